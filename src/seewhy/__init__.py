@@ -1,0 +1,76 @@
+"""seewhy: what a vision model is really looking at, with the evidence of how far each answer can be trusted.
+
+Public names are resolved on first use (PEP 562): `import seewhy` loads neither torch nor numpy.
+"""
+
+import importlib
+import importlib.metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seewhy import target as target
+    from seewhy.errors import ImageError as ImageError
+    from seewhy.errors import MissingExtraError as MissingExtraError
+    from seewhy.errors import RefusalError as RefusalError
+    from seewhy.errors import SeewhyError as SeewhyError
+    from seewhy.errors import UsageError as UsageError
+    from seewhy.explanation import Explanation as Explanation
+    from seewhy.explanation import Status as Status
+    from seewhy.explanation import explain as explain
+    from seewhy.explanation import read_explanation as read_explanation
+    from seewhy.faces.report import write_page as write_page
+    from seewhy.load import load as load
+    from seewhy.model import VisionModel as VisionModel
+    from seewhy.model import wrap as wrap
+    from seewhy.registry import list_methods as methods
+    from seewhy.target import Target as Target
+
+_HOMES = {
+    "ImageError": "errors",
+    "MissingExtraError": "errors",
+    "RefusalError": "errors",
+    "SeewhyError": "errors",
+    "UsageError": "errors",
+    "Explanation": "explanation",
+    "Status": "explanation",
+    "explain": "explanation",
+    "read_explanation": "explanation",
+    "write_page": "faces.report",
+    "load": "load",
+    "VisionModel": "model",
+    "wrap": "model",
+    "Target": "target",
+}
+
+_ROOMS = ("methods", "target")  # submodules that are public names themselves
+
+__all__ = [*_HOMES, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("seewhy")
+    if name in _ROOMS:
+        return importlib.import_module(f"seewhy.{name}")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'seewhy' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"seewhy.{_HOMES[name]}"), name)
+    if _HOMES[name] == "explanation":
+        _draw_in_notebooks()
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _draw_in_notebooks() -> None:
+    from seewhy.explanation import show_in_notebooks_with
+
+    def render(rows: Any) -> str:
+        from seewhy.faces.report import fragment
+
+        return fragment(rows)
+
+    show_in_notebooks_with(render)

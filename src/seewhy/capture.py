@@ -1,0 +1,266 @@
+"""The only code that touches hooks and gradients. Whatever happens inside, the network is left as it was found."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seewhy.errors import RefusalError
+
+Call = Callable[[], Any]  # runs the network once and returns its output
+Score = Callable[[Any], Tensor]  # output -> (R,), one number per row
+
+
+@contextmanager
+def guard(module: nn.Module, *, seed: int = 0) -> Iterator[None]:
+    """Evaluation mode, no weight gradients, a private random state; everything is restored, also after an exception.
+
+    Restored bit-equal: the training flag of every submodule, `requires_grad` of every parameter, every buffer, the
+    global random states of torch (all devices), numpy and Python, grad mode and inference mode. `.grad` is never
+    written: only `torch.autograd.grad` is used. A network that draws random numbers in evaluation mode sees the same
+    ones for the same `seed`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(_random_states(seed))
+        modules = list(module.modules())
+        training = [m for m in modules if m.training]
+        tensors = _own_tensors(module, modules)
+        tracked = [p for p in module.parameters() if p.requires_grad and not p.is_inference()]
+        try:
+            for m in training:
+                m.training = False
+            for p in tracked:
+                p.requires_grad_(False)
+            yield
+        finally:
+            for p in tracked:
+                p.requires_grad_(True)
+            for m in training:
+                m.training = True
+            for store, name, tensor in tensors:
+                store[name] = tensor
+
+
+def _own_tensors(module: nn.Module, modules: list[nn.Module]) -> list[tuple[Any, str, Tensor]]:
+    """Replace buffers (a forward may write to them) and inference tensors (autograd refuses them) by copies.
+
+    Returns what is to be put back. Tensors that several modules share stay shared. Scripted and exported modules keep
+    their tensors elsewhere and are left alone.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        return []
+    kept: list[tuple[Any, str, Tensor]] = []
+    copies: dict[int, Tensor] = {}
+    for m in modules:
+        for store, always in ((m._buffers, True), (m._parameters, False)):
+            for name, tensor in store.items():
+                if tensor is not None and (always or tensor.is_inference()):
+                    kept.append((store, name, tensor))
+                    if id(tensor) not in copies:
+                        copies[id(tensor)] = tensor.detach().clone()
+                    copy = copies[id(tensor)]
+                    store[name] = copy if always else nn.Parameter(copy, requires_grad=False)
+    return kept
+
+
+@contextmanager
+def _random_states(seed: int) -> Iterator[None]:
+    """Seed the global generators for the inside, and put their states back afterwards."""
+    cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    try:
+        torch.manual_seed(seed)
+        np.random.seed(seed % 2**32)
+        random.seed(seed)
+        yield
+    finally:
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, score: Score) -> tuple[Tensor, Any]:
+    """d score_r / d x_r for every row r, and the clean output of the same forward.
+
+    x: (R, C, *axes). Returns the gradient, of x's shape and dtype, and the detached output. Rows must not mix in the
+    network (they do not in evaluation mode), so the gradient of the sum is the gradient of each.
+    """
+    with torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        output = call(leaf)
+        total = score(output).sum()
+    if not total.requires_grad:
+        cut = where_graph_is_cut(module, lambda: call(leaf))
+        raise RefusalError(
+            f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an operation "
+            "without a derivative). Methods without gradients still work."
+        )
+    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    if gradient is None:
+        raise RefusalError("the score does not depend on the input: there is no gradient to show. Check the target.")
+    return gradient, detach(output)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call of one module: where a network can be looked into."""
+
+    name: str  # dotted path, with "#2" for the second of several calls
+    module: nn.Module
+    which: int  # 0 for its first call in a forward
+
+
+def activations_and_gradients(
+    call: Call, sites: Sequence[Site], score: Score
+) -> tuple[list[Tensor], list[Tensor | None], Any]:
+    """Activations A at some sites, d score / d A (None where none arrives), and the clean output.
+
+    One forward and one partial backward: the part of the network before the first site runs without a graph. A is the
+    layer's own output; later code receives a copy, so an in-place operation after the layer cannot alter it.
+    RefusalError where a site is not reached in the forward, or returns no tensor.
+    """
+    captured: list[Tensor | None] = [None] * len(sites)
+    with torch.no_grad(), ExitStack() as hooks:
+        for slot, site in enumerate(sites):
+            hooks.callback(site.module.register_forward_hook(_keep(captured, slot, site)).remove)
+        output = call()
+        hooks.close()  # off before the backward: a checkpointed block runs its forward again there
+        with torch.enable_grad():
+            total = score(output).sum()
+    for site, tensor in zip(sites, captured, strict=True):
+        if tensor is None:
+            raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
+    activations = [tensor for tensor in captured if tensor is not None]
+    if not total.requires_grad:
+        return [a.detach() for a in activations], [None] * len(activations), detach(output)
+    gradients = torch.autograd.grad(total, activations, allow_unused=True)
+    return [a.detach() for a in activations], list(gradients), detach(output)
+
+
+def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[..., Any]:
+    seen = -1
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen != site.which:
+            return None
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise RefusalError(f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it.")
+        torch.set_grad_enabled(True)  # from here on a graph is needed; the `no_grad` around the call ends it
+        kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        captured[slot] = kept
+        return _replace_first_tensor(output, kept.clone())
+
+    return hook
+
+
+def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ...], str]], Any]:
+    """Run the network once: every call of every submodule that returns a tensor, in order of completion; and the output.
+
+    Per call: its site, the shape it returned, and the name of the first site that returned this very tensor, unchanged
+    (a container returns what its last child returned). A module called more than once gets one site a call, named
+    "name#1", "name#2", ...
+    """
+    records: list[tuple[str, nn.Module, int, Tensor, tuple[int, int]]] = []
+    counts: dict[str, int] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            tensor = first_tensor(output)
+            if tensor is not None:
+                records.append((name, module, counts.get(name, 0), tensor, (id(tensor), tensor._version)))
+            counts[name] = counts.get(name, 0) + 1
+
+        return hook
+
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, submodule in module.named_modules():
+            if name:
+                hooks.callback(submodule.register_forward_hook(record(name)).remove)
+        output = call()
+    found: list[tuple[Site, tuple[int, ...], str]] = []
+    first_with: dict[tuple[int, int], str] = {}
+    for name, submodule, which, tensor, same in records:
+        site = Site(f"{name}#{which + 1}" if counts[name] > 1 else name, submodule, which)
+        found.append((site, tuple(tensor.shape), first_with.setdefault(same, site.name)))
+    return found, output
+
+
+def output_with_swapped_rows(call: Call, site: Site) -> Any:
+    """The network's output when, at this site, the rows of the batch are reversed on the way."""
+    seen = -1
+
+    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        tensor = first_tensor(output)
+        if seen != site.which or tensor is None:
+            return None
+        return _replace_first_tensor(output, tensor.flip(0))
+
+    with torch.no_grad(), ExitStack() as hooks:
+        hooks.callback(site.module.register_forward_hook(hook).remove)
+        return call()
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """The tensor that a module returned, or the first one in a tuple, list or mapping that it returned."""
+    if isinstance(output, Tensor):
+        return output
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def _replace_first_tensor(output: Any, tensor: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return tensor
+    old = first_tensor(output)
+    if isinstance(output, Mapping):
+        return type(output)((key, tensor if value is old else value) for key, value in output.items())
+    values = [tensor if value is old else value for value in output]
+    return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+def detach(output: Any) -> Any:
+    """The same output without a graph."""
+    if isinstance(output, Tensor):
+        return output.detach()
+    if isinstance(output, Mapping):
+        return type(output)((key, detach(value)) for key, value in output.items())
+    if isinstance(output, tuple | list):
+        values = [detach(value) for value in output]
+        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+    return output
+
+
+def where_graph_is_cut(module: nn.Module, call: Call) -> str:
+    """Run the network on an input that requires a gradient: the first module that loses it, in words."""
+    lost: list[str] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            given, returned = first_tensor(inputs), first_tensor(output)
+            if given is not None and returned is not None and given.requires_grad and not returned.requires_grad:
+                lost.append(f"{name} ({type(module).__name__})")
+
+        return hook
+
+    with torch.enable_grad(), ExitStack() as hooks:
+        for name, submodule in module.named_modules():
+            hooks.callback(submodule.register_forward_hook(record(name or "the network itself")).remove)
+        call()
+    return lost[0] if lost else "outside any submodule, in the forward of the network itself"

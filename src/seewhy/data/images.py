@@ -1,0 +1,174 @@
+"""Decode whatever users have into upright pixels in [0, 1], say what was done to them, and show the model its crop."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from seewhy.data.geometry import Geometry, resize_and_center_crop
+from seewhy.errors import ImageError, UsageError, near_names
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MAX_PIXELS = 178_956_970  # above it Pillow itself calls an image a decompression bomb
+RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+
+@dataclass(frozen=True)
+class Photo:
+    """An upright photo. `bands` are Pillow images of one band each: 8 bit (mode L) or float in [0, 1] (mode F)."""
+
+    bands: tuple[Image.Image, ...]
+    size: tuple[int, int]  # height, width
+    notes: tuple[str, ...]  # what was done to it, in words
+    name: str
+    sha256: str = field(default="")  # of the file's bytes; "" for an image that came without a file
+
+
+def read_photo(source: str | Path | Image.Image) -> Photo:
+    """Decode a file or a Pillow image: first frame, upright, RGB or gray, transparency over white.
+
+    ImageError for anything that is not one whole image: missing, empty, truncated, not an image, too large.
+    """
+    if isinstance(source, Image.Image):
+        return _photo(source, "image", "")
+    path = Path(source)
+    content = _read_bytes(path)
+    try:
+        with Image.open(BytesIO(content)) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError(f"{path}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all.")
+            return _photo(image, str(source), hashlib.sha256(content).hexdigest())
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"{path}: too large to decode safely ({error}).") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError(f"{path}: not an image that can be read (it starts with {content[:12]!r}).") from error
+    except Exception as error:  # decoders raise anything on hostile bytes; the cause is kept and named
+        raise ImageError(f"{path}: damaged or truncated image ({type(error).__name__}: {error}).") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = f" {near_names(path.name, siblings)}" if siblings else f" The folder {path.parent} does not exist either."
+        raise ImageError(f"{path}: no such file.{hint if 'did you' in hint or not siblings else ''}") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+    if not content:
+        raise ImageError(f"{path}: the file is empty (0 bytes).")
+    return content
+
+
+def _photo(image: Image.Image, name: str, sha256: str) -> Photo:
+    notes: list[str] = []
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        image.seek(0)
+        notes.append(f"first of {frames} frames or pages")
+    image.load()
+    image = _upright(image, notes)
+    mode = image.mode
+    if mode in _SIXTEEN_BIT or mode in ("I", "F"):
+        bands: tuple[Image.Image, ...] = (_deep_band(image, name, notes),)
+    else:
+        bands = _eight_bit(image, notes).split()
+    return Photo(bands, (image.height, image.width), tuple(notes), name, sha256)
+
+
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # unreadable metadata must not cost the picture, which is whole
+        notes.append(f"EXIF data unreadable ({type(error).__name__}), taken as upright")
+        return image
+    if orientation not in range(2, 9):
+        return image
+    notes.append(f"turned upright (EXIF orientation {orientation})")
+    return ImageOps.exif_transpose(image)
+
+
+def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
+    """RGB or gray, 8 bit; transparency is laid over white."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        if layer.getextrema()[3] != (255, 255):
+            notes.append("transparency laid over white")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        return image.convert("RGB")
+    if image.mode in ("L", "1"):
+        return image.convert("L")
+    if image.mode != "RGB":
+        notes.append({"P": "palette", "CMYK": "CMYK"}.get(image.mode, image.mode) + " colors converted to RGB")
+    return image.convert("RGB")
+
+
+def _deep_band(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
+    """A 16-bit, 32-bit or float gray image as a float band in [0, 1]."""
+    values = np.asarray(image).astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ImageError(f"{name}: holds values that are not finite.")
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F":
+        if low < 0 or high > 1:
+            raise ImageError(f"{name}: float pixels from {low:g} to {high:g}; expected 0 to 1.")
+    else:
+        if low < 0 or high > 65535:
+            raise ImageError(f"{name}: {image.mode} pixels from {low:g} to {high:g}; expected 16 bit, 0 to 65535.")
+        notes.append("16-bit gray")
+        values = values / 65535
+    return Image.fromarray(values)
+
+
+def to_input(
+    photo: Photo, size: tuple[int, int], crop: float, interpolation: str, channels: int = 3
+) -> tuple[NDArray[np.float32], Geometry]:
+    """What the model is shown: (channels, h, w) float32 in [0, 1], and where it lies in the photo.
+
+    The crop is resampled directly out of the photo, so a very wide one costs no more than a square one. A gray photo
+    fills all channels; a color photo for a one-channel model becomes luminance.
+    """
+    if interpolation not in RESAMPLING:
+        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(interpolation, RESAMPLING)}")
+    geometry = resize_and_center_crop(photo.size, size, crop)
+    bands: tuple[Image.Image, ...] = photo.bands
+    if channels == 1 and len(bands) == 3:
+        bands = (Image.merge("RGB", bands).convert("L"),)
+    if len(bands) not in (1, channels):
+        raise UsageError(f"{photo.name}: {len(bands)} channels, the model takes {channels}: pass a tensor instead.")
+    top, left, bottom, right = geometry.box
+    shown = []
+    for band in bands:
+        small = band.resize((size[1], size[0]), RESAMPLING[interpolation], box=(left, top, right, bottom))
+        values = np.asarray(small).astype(np.float32)
+        shown.append(values / 255 if band.mode == "L" else values.clip(0, 1))
+    return np.stack(shown * (channels // len(shown)) if len(shown) == 1 else shown), geometry
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """Files as they are given, folders replaced by the images in them (at any depth, by name)."""
+    found: list[Path] = []
+    for source in map(Path, sources):
+        found += folder_images(source) if source.is_dir() else [source]
+    return found
+
+
+def folder_images(folder: Path) -> list[Path]:
+    """The image files below a folder, by name; ImageError if there is none."""
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not images:
+        raise ImageError(f"{folder}: a folder without an image (looked for {', '.join(SUFFIXES)}).")
+    return images

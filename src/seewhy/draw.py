@@ -1,0 +1,115 @@
+"""Maps as pictures, with numpy and Pillow alone. Large is important, red speaks for and blue against; always RGB.
+
+A coarse map is drawn as the cells that it has: a 7 x 7 map must not look like pixel precision.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from seewhy.errors import UsageError
+
+Picture = Literal["positive", "magnitude", "signed"]
+RGB = NDArray[np.uint8]
+FloatMap = NDArray[np.float32]
+
+_HEAT = ((0.0, "#0d0829"), (0.25, "#51127c"), (0.5, "#b5367a"), (0.75, "#fb8761"), (1.0, "#fcf6b8"))
+_TWO_SIDED = ((0.0, "#1a56a8"), (0.25, "#86b4dc"), (0.5, "#f5f5f3"), (0.75, "#f0a384"), (1.0, "#b01c2e"))
+CLIP = 99.5  # percentile of |map| at which the colors of an input-resolution map end; the color bar says so
+COARSE = 64  # a map of at most this many cells along its longer side is drawn without clipping
+
+
+def palette(picture: Picture, n: int = 256) -> NDArray[np.float64]:
+    """(n, 3) colors in [0, 1]: dark to light for one-sided pictures, blue - pale - red for signed ones."""
+    anchors = _TWO_SIDED if picture == "signed" else _HEAT
+    places = [place for place, _ in anchors]
+    colors = np.array([[int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)] for _, text in anchors])
+    return np.stack([np.interp(np.linspace(0, 1, n), places, colors[:, c]) for c in range(3)], axis=1)
+
+
+def limit_of(raw: FloatMap) -> float:
+    """The |value| at which the colors end: the maximum of a coarse map, the 99.5th percentile of a fine one."""
+    magnitude = np.abs(raw)
+    if max(raw.shape) <= COARSE:
+        return float(magnitude.max())
+    return float(np.percentile(magnitude, CLIP)) or float(magnitude.max())
+
+
+def heatmap(raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
+    """(h, w) map -> (h, w, 3) uint8, one pixel a cell. `limit` shares a scale between maps; default: the map's own."""
+    _check(raw)
+    end = limit_of(raw) if limit is None else limit
+    scaled = raw / end if end > 0 else np.zeros_like(raw)
+    if picture == "signed":
+        position = (scaled.clip(-1, 1) + 1) / 2
+    else:
+        position = (np.abs(scaled) if picture == "magnitude" else scaled).clip(0, 1)
+    colors: RGB = np.rint(palette(picture)[np.rint(position * 255).astype(int)] * 255).astype(np.uint8)
+    return colors
+
+
+def enlarge(colors: RGB, size: tuple[int, int]) -> RGB:
+    """(h, w, 3) to (*size, 3) by nearest cell: the grid stays visible."""
+    image = Image.fromarray(colors).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def overlay(shown: RGB, raw: FloatMap, picture: Picture, opacity: float = 0.55, limit: float | None = None) -> RGB:
+    """The map's cells over the picture that the model was shown, (H, W, 3); opacity 0 is the photo, 1 the map."""
+    if not 0 <= opacity <= 1:
+        raise UsageError(f"opacity is between 0 (the photo) and 1 (the map); got {opacity}.")
+    colors = enlarge(heatmap(raw, picture, limit), (shown.shape[0], shown.shape[1]))
+    mixed: RGB = np.rint((1 - opacity) * shown + opacity * colors).astype(np.uint8)
+    return mixed
+
+
+def with_color_bar(colors: RGB, raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
+    """The picture with a color bar below it, its ends labeled with the map's true numbers."""
+    end = limit_of(raw) if limit is None else limit
+    width = max(colors.shape[1], 180)
+    canvas = Image.new("RGB", (width, colors.shape[0] + 34), "white")
+    canvas.paste(Image.fromarray(colors), (0, 0))
+    ramp = np.rint(palette(picture, width - 8)[None].repeat(10, axis=0) * 255).astype(np.uint8)
+    canvas.paste(Image.fromarray(ramp), (4, colors.shape[0] + 6))
+    low, high = bar_labels(raw, picture, end)
+    pen = ImageDraw.Draw(canvas)
+    pen.text((4, colors.shape[0] + 19), low, fill="black")
+    pen.text((width - 4 - pen.textlength(high), colors.shape[0] + 19), high, fill="black")
+    return np.asarray(canvas)
+
+
+def bar_labels(raw: FloatMap, picture: Picture, end: float) -> tuple[str, str]:
+    """What the two ends of the color bar stand for; a sign says where colors end before the map's own extreme."""
+    highest, lowest = float(raw.max()), float(raw.min())
+    if picture == "magnitude":
+        return "0", f"{_beyond(max(abs(highest), abs(lowest)), end)}{number(end)}"
+    high = f"{_beyond(highest, end)}{number(end)}"
+    if picture == "signed":
+        return f"{'≤ ' if lowest < -end else ''}{number(-end)}", high
+    return ("≤ 0" if lowest < 0 else "0"), high
+
+
+def note(shown: RGB, text: str) -> RGB:
+    """A pale picture with a sentence on it, where there is no map to draw."""
+    image = Image.fromarray(np.rint(0.35 * shown + 0.65 * 255).astype(np.uint8))
+    pen = ImageDraw.Draw(image)
+    pen.multiline_text((6, 6), text.replace(": ", ":\n"), fill="black")
+    return np.asarray(image)
+
+
+def number(value: float) -> str:
+    """Three significant digits."""
+    return "0" if value == 0 else f"{value:.3g}"
+
+
+def _beyond(extreme: float, end: float) -> str:
+    return "≥ " if extreme > end * (1 + 1e-6) else ""
+
+
+def _check(raw: FloatMap) -> None:
+    if raw.ndim != 2:
+        raise UsageError(f"only a map with two axes is a picture; this one has {raw.ndim}: take a slice, e.g. raw[0].")
+    if not np.isfinite(raw).all():
+        raise UsageError("a map with values that are not finite is not drawn.")

@@ -1,0 +1,43 @@
+"""What seewhy says when it cannot go on: what was given, what was expected, what exists, one fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SeewhyError(Exception):
+    """Base of every error that seewhy raises on purpose; its message is complete and fit for a user."""
+
+
+class UsageError(SeewhyError):
+    """An argument cannot be used: unknown name, value out of range, wrong count or shape."""
+
+
+class ImageError(SeewhyError):
+    """One image cannot be read; the others can go on, and this one is listed as skipped."""
+
+
+class RefusalError(SeewhyError):
+    """No honest map exists for this question; the message says why, with the numbers, and what to do instead."""
+
+
+class MissingExtraError(SeewhyError):
+    """An optional package is needed; the message carries the exact install line."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed: "
+            f"run  pip install 'seewhy[{extra}]'  (from a clone:  pip install '.[{extra}]')"
+        )
+
+
+def near_names(given: str, known: Iterable[str]) -> str:
+    """The tail of an 'unknown name' message: near names if there are any, else the (shortened) list of what exists."""
+    names = [str(name) for name in known]
+    folded = {name.lower(): name for name in names}
+    near = [folded[match] for match in get_close_matches(given.lower(), folded, n=3, cutoff=0.6)]
+    if near:
+        return "did you mean " + " or ".join(repr(name) for name in near) + "?"
+    if not names:
+        return "there is none to choose from."
+    shown = ", ".join(names[:12])
+    return f"known: {shown}{f' and {len(names) - 12} more' if len(names) > 12 else ''}."

@@ -1,0 +1,101 @@
+"""What users pass as images, as one tensor in the model's pixel space, with what was done to each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seewhy.data.geometry import Geometry
+from seewhy.data.images import Photo, read_photo, to_input
+from seewhy.errors import UsageError
+from seewhy.model import VisionModel
+
+Images = str | Path | Image.Image | Tensor | Sequence[str | Path | Image.Image]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image as the model sees it, and where it came from."""
+
+    name: str
+    sha256: str  # of the file's bytes; "" without a file
+    notes: tuple[str, ...]
+    geometry: Geometry | None  # None: a tensor, or a user's own preprocess
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        geometry = self.geometry.to_dict() if self.geometry else None
+        return {"name": self.name, "sha256": self.sha256, "notes": list(self.notes), "geometry": geometry}
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> "Shown":
+        """The inverse of to_dict."""
+        geometry = Geometry.from_dict(record["geometry"]) if record["geometry"] else None
+        return cls(record["name"], record["sha256"], tuple(record["notes"]), geometry)
+
+
+def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]]:
+    """(N, C, *axes) float32 and a description per image. UsageError or ImageError, before any work, where that fails."""
+    if isinstance(images, Tensor):
+        return _checked(images, model), [Shown(f"image {i}", "", (), None) for i in range(len(images))]
+    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+    if not sources:
+        raise UsageError("no image was given.")
+    wrong = next((s for s in sources if not isinstance(s, str | Path | Image.Image)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]; not {type(wrong).__name__}."
+        )
+    pairs = [_shown(model, read_photo(source)) for source in sources]
+    sizes = {tuple(x.shape) for x, _ in pairs}
+    if len(sizes) > 1:
+        raise UsageError(f"preprocess returned different shapes for different images: {sorted(sizes)}.")
+    return _checked(torch.stack([x for x, _ in pairs]), model), [shown for _, shown in pairs]
+
+
+def _shown(model: VisionModel, photo: Photo) -> tuple[Tensor, Shown]:
+    if model.preprocess is not None:
+        bands = tuple(band if band.mode == "L" else _eight_bit(band) for band in photo.bands)
+        image = bands[0].convert("RGB") if len(bands) == 1 else Image.merge("RGB", bands)
+        x = model.preprocess(image)
+        if not isinstance(x, Tensor) or x.ndim < 2:
+            raise UsageError("preprocess must return one (C, h, w) tensor per image.")
+        note = "maps lie in the space of the user's own preprocess; the way back to the photo is unknown"
+        return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None)
+    shape = model.input_shape()
+    pixels, geometry = to_input(photo, (shape[1], shape[2]), model.crop, model.interpolation, model.channels)
+    notes = photo.notes
+    if geometry.seen_fraction < 0.5:
+        notes = (*notes, f"the model sees {100 * geometry.seen_fraction:.2g} % of this photo (a central crop)")
+    return torch.from_numpy(pixels), Shown(photo.name, photo.sha256, notes, geometry)
+
+
+def _eight_bit(band: Image.Image) -> Image.Image:
+    return Image.fromarray(np.rint(np.asarray(band) * 255).astype(np.uint8))
+
+
+def _checked(images: Tensor, model: VisionModel) -> Tensor:
+    if images.ndim < 3:
+        raise UsageError(f"images must be (N, C, *axes); got {tuple(images.shape)}. One image is image[None].")
+    if len(images) == 0:
+        raise UsageError("no image was given: the tensor has 0 rows.")
+    if not images.is_floating_point():
+        raise UsageError(f"images must be float in [0, 1]; got {images.dtype}. For 8-bit pixels: images.float() / 255.")
+    x = images.detach().clone().float()  # outside inference mode a clone is an ordinary tensor again
+    if not torch.isfinite(x).all():
+        bad = [i for i, image in enumerate(x) if not torch.isfinite(image).all()]
+        raise UsageError(f"images {bad[:10]} hold values that are not finite (NaN or infinity).")
+    if model.mean is not None and x.shape[1] != model.channels:
+        raise UsageError(f"images have {x.shape[1]} channels, the model takes {model.channels}.")
+    low, high = float(x.min()), float(x.max())
+    if model.bounds is not None and (low < model.bounds[0] - 1e-6 or high > model.bounds[1] + 1e-6):
+        raise UsageError(
+            f"images hold values from {low:.3g} to {high:.3g}; a wrapped model takes pixels in [0, 1] and normalizes them "
+            "itself. For tensors in the network's own input space pass the bare nn.Module."
+        )
+    return x

@@ -1,0 +1,239 @@
+"""What explain() gives: maps with status, evidence and provenance; it draws itself, saves itself, reads itself back."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from seewhy import draw, runfolder
+from seewhy.data.geometry import resize
+from seewhy.errors import UsageError
+from seewhy.explanation.inputs import Shown
+from seewhy.registry import find_method
+
+PER_ROW_VALIDITY = ("gradient_norm", "probability")
+
+
+class Status(StrEnum):
+    """What became of a row. Everything but `ok` is never drawn as a map and never scored, but counted."""
+
+    OK = "ok"
+    ALL_NEGATIVE = "all_negative"  # a map whose paper keeps the positive part has none; the signed raw map is kept
+    ZERO_GRADIENT = "zero_gradient"
+    CONSTANT = "constant"
+    NON_FINITE = "non_finite"
+    NO_DETECTION = "no_detection"
+
+
+MEANING = {
+    Status.OK: "a map",
+    Status.ALL_NEGATIVE: "no positive evidence: every cell speaks against the target",
+    Status.ZERO_GRADIENT: "no map: the gradient is exactly zero, the score does not react to small changes",
+    Status.CONSTANT: "no map: the same value everywhere",
+    Status.NON_FINITE: "no map: the network gave values that are not finite",
+    Status.NO_DETECTION: "no map: nothing was detected",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Maps with status, evidence and provenance; one row per (image, target) pair."""
+
+    method: str
+    parameters: dict[str, Any]
+    raw: Tensor  # (R, *grid) float32, signed, native resolution, never normalized; 0 where there is no map
+    images: Tensor  # (N, C, *axes) what the model was shown
+    image_index: list[int]
+    targets: list[dict[str, Any]]
+    target_text: list[str]
+    scores: Tensor  # (R,) the explained number on the clean image
+    predictions: list[list[dict[str, Any]]]  # per row, the most probable classes first
+    status: list[Status]
+    evidence: dict[str, Tensor]
+    validity: dict[str, Any]
+    layer: str | None
+    sources: list[Shown]  # (N,)
+    seconds: float
+    provenance: dict[str, Any]
+    fingerprint: Callable[[], str]  # of the model; computed when a record needs it
+
+    def __len__(self) -> int:
+        return len(self.status)
+
+    @property
+    def ok(self) -> list[bool]:
+        """Per row: is there a map?"""
+        return [status is Status.OK for status in self.status]
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Cells of the raw maps along each axis."""
+        return tuple(self.raw.shape[1:])
+
+    @property
+    def maps(self) -> Tensor:
+        """(R, *axes): the raw maps at the size of the model's input, n-linear, half-pixel convention."""
+        return resize(self.raw, tuple(self.images.shape[2:]))
+
+    @property
+    def picture(self) -> draw.Picture:
+        """How this method's paper draws its maps."""
+        return find_method(self.method).picture
+
+    def heatmap(self, i: int = 0) -> Image.Image:
+        """Row i's map in colors, with a color bar in its true numbers; a sentence where there is no map."""
+        if self.status[i] is not Status.OK:
+            return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
+        raw, size = self._cells(i), (int(self.images.shape[2]), int(self.images.shape[3]))
+        colors = draw.enlarge(draw.heatmap(raw, self.picture), size)
+        return Image.fromarray(draw.with_color_bar(colors, raw, self.picture))
+
+    def overlay(self, i: int = 0, opacity: float = 0.55) -> Image.Image:
+        """Row i's map over what the model was shown, with a color bar; a sentence where there is no map."""
+        if self.status[i] is not Status.OK:
+            return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
+        raw = self._cells(i)
+        mixed = draw.overlay(self._photo(i), raw, self.picture, opacity)
+        return Image.fromarray(draw.with_color_bar(mixed, raw, self.picture))
+
+    def rows(self) -> list[runfolder.Row]:
+        """Each row as (JSON record, raw map, picture of the input): what is saved, and what every page is made from."""
+        flat = self.images.ndim == 4
+        return [(self._record(i), self._cells(i), self._photo(i) if flat else None) for i in range(len(self))]
+
+    def save(self, folder: str | Path) -> Path:
+        """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures."""
+        path = runfolder.open_folder(folder)
+        for i, (record, raw, photo) in enumerate(self.rows()):
+            shown = Image.fromarray(photo) if photo is not None else None
+            runfolder.append(path, record, raw, shown, self.overlay(i) if photo is not None else None)
+        return path
+
+    def _cells(self, i: int) -> draw.FloatMap:
+        cells: draw.FloatMap = self.raw[i].detach().cpu().numpy()
+        return cells
+
+    def _photo(self, i: int) -> draw.RGB:
+        x = self.images[self.image_index[i]].detach().cpu().float()
+        if x.ndim != 3:
+            raise UsageError(f"an input with {x.ndim - 1} axes is not a picture: draw a slice of e.raw instead.")
+        low, high = (0.0, 1.0) if self.provenance["bounds_known"] else (float(x.min()), float(x.max()))
+        shade = ((x - low) / max(high - low, 1e-12)).clamp(0, 1)
+        bands = shade[:3] if len(shade) >= 3 else shade[:1].expand(3, *shade.shape[1:])
+        photo: draw.RGB = (bands.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
+        return photo
+
+    def _record(self, i: int) -> runfolder.Record:
+        raw, n = self._cells(i), self.image_index[i]
+        magnitude = np.sort(np.abs(raw).ravel())[::-1]
+        top = magnitude[: max(1, round(0.05 * magnitude.size))].sum()
+        per_row = {name: values[i] for name, values in self.validity.items() if isinstance(values, list)}
+        record = {
+            "schema": runfolder.SCHEMA,
+            "image": {**self.sources[n].to_dict(), "index": n, "pixels_sha256": sha256(self.images[n])},
+            "method": self.method,
+            "picture": self.picture,
+            "parameters": self.parameters,
+            "target": self.targets[i],
+            "score": float(self.scores[i]),
+            "predictions": self.predictions[i],
+            "layer": self.layer,
+            "grid": list(self.grid),
+            "status": str(self.status[i]),
+            "map": {
+                "sha256": hashlib.sha256(runfolder.npy_bytes(raw)).hexdigest(),
+                "min": float(raw.min()),
+                "max": float(raw.max()),
+                "mass_in_top_5_percent": float(top / magnitude.sum()) if magnitude.sum() > 0 else None,
+            },
+            "evidence": {name: values[i].item() for name, values in self.evidence.items()},
+            "validity": {**self.validity, **per_row},
+            "seconds_of_the_call": self.seconds,
+            "provenance": {**self.provenance, "model_sha256": self.fingerprint()},
+        }
+        return {"id": _row_id(record), **runfolder.plain(record)}
+
+    def __repr__(self) -> str:
+        lines = [f"{self.method}: {len(self)} row(s), grid {' x '.join(map(str, self.grid))}, {self.seconds:.2f} s"]
+        for i in range(min(len(self), 20)):
+            name, gap = self.sources[self.image_index[i]].name, self.evidence.get("completeness_gap_relative")
+            tail = f", completeness gap {100 * float(gap[i]):.1f} %" if gap is not None else ""
+            lines.append(f"  {name}: {self.target_text[i]} = {float(self.scores[i]):.3f}, {self.status[i]}{tail}")
+        return "\n".join(lines + (["  ..."] if len(self) > 20 else []))
+
+    def _repr_html_(self) -> str:
+        return _notebook(self.rows()) if _notebook is not None else f"<pre>{self!r}</pre>"
+
+
+_notebook: Callable[[Sequence[runfolder.Row]], str] | None = None
+
+
+def show_in_notebooks_with(renderer: Callable[[Sequence[runfolder.Row]], str]) -> None:
+    """Let an upper layer say how an Explanation looks in a notebook."""
+    global _notebook
+    _notebook = renderer
+
+
+def read_explanation(folder: str | Path, method: str | None = None) -> Explanation:
+    """An Explanation as it was saved. `images` are the 8-bit pictures; a folder with several methods needs `method`."""
+    rows = runfolder.read(folder)
+    methods = list(dict.fromkeys(record["method"] for record, _, _ in rows))
+    if method is None and len(methods) == 1:
+        method = methods[0]
+    rows = [row for row in rows if row[0]["method"] == method]
+    if not rows:
+        raise UsageError(f"{folder} holds {', '.join(methods) or 'no rows'}: say which method to read.")
+    grids = {(tuple(r["grid"]), r["layer"], json.dumps(r["parameters"], sort_keys=True)) for r, _, _ in rows}
+    if len(grids) > 1:
+        raise UsageError(f"{folder} holds {len(grids)} different settings of {method}: read its rows.jsonl instead.")
+    names = list(dict.fromkeys(record["image"]["pixels_sha256"] for record, _, _ in rows))
+    first = {r["image"]["pixels_sha256"]: (Shown.from_dict(r["image"]), photo) for r, _, photo in reversed(rows)}
+    photos = [np.zeros((1, 1, 3), np.uint8) if first[n][1] is None else first[n][1] for n in names]
+    record = rows[0][0]
+    per_row = [name for name, value in rows[0][0]["validity"].items() if name in PER_ROW_VALIDITY]
+    return Explanation(
+        method=record["method"],
+        parameters=record["parameters"],
+        raw=torch.from_numpy(np.stack([raw for _, raw, _ in rows])),
+        images=torch.from_numpy(np.stack([p for p in photos if p is not None])).permute(0, 3, 1, 2).float() / 255,
+        image_index=[names.index(r["image"]["pixels_sha256"]) for r, _, _ in rows],
+        targets=[r["target"] for r, _, _ in rows],
+        target_text=[r["target"]["text"] for r, _, _ in rows],
+        scores=torch.tensor([r["score"] for r, _, _ in rows]),
+        predictions=[r["predictions"] for r, _, _ in rows],
+        status=[Status(r["status"]) for r, _, _ in rows],
+        evidence={name: _column(rows, name) for name in record["evidence"]},
+        validity={**record["validity"], **{name: [r["validity"][name] for r, _, _ in rows] for name in per_row}},
+        layer=record["layer"],
+        sources=[first[name][0] for name in names],
+        seconds=record["seconds_of_the_call"],
+        provenance=record["provenance"],
+        fingerprint=lambda: str(record["provenance"]["model_sha256"]),
+    )
+
+
+def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:
+    values = [record["evidence"][name] for record, _, _ in rows]
+    return torch.tensor([float("inf") if value is None else value for value in values])
+
+
+def sha256(values: Tensor) -> str:
+    return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _row_id(record: runfolder.Record) -> str:
+    """The same question gets the same id, so a second run replaces its rows instead of doubling them."""
+    parts = ("method", "parameters", "layer", "target")
+    provenance = (record["provenance"]["model_sha256"], record["provenance"]["seed"])
+    key = [record["image"]["name"], record["image"]["pixels_sha256"], *(record[part] for part in parts), *provenance]
+    return hashlib.sha256(json.dumps(runfolder.plain(key), sort_keys=True).encode()).hexdigest()[:16]
+
+

@@ -1,0 +1,239 @@
+"""explain(): one call from images to maps with their status and evidence."""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy import runfolder
+from seewhy.errors import UsageError
+from seewhy.explanation.inputs import Images, read_inputs
+from seewhy.explanation.result import Explanation, Status, sha256
+from seewhy.methods import Maps
+from seewhy.model import VisionModel, bare
+from seewhy.registry import MethodInfo, check_parameters, find_method
+from seewhy.target import Target, probabilities, resolve
+
+TOP = 5  # predictions kept per row
+
+
+def explain(
+    model: VisionModel | nn.Module,
+    images: Images,
+    method: str = "grad_cam",
+    target: Any = None,
+    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+    seed: int = 0,
+    **params: Any,
+) -> Explanation:
+    """Maps of some images under one method, with the evidence of how far each can be trusted.
+
+    model: from `sw.load` or `sw.wrap`, or a bare nn.Module with a tensor in its own input space. images: a path, a PIL
+    image, a list of these, or an (N, C, H, W) tensor in [0, 1]. target: nothing (the predicted class), a class index or
+    name, "a - b", one per image, a list of lists (several per image: one row each), a `sw.target`, or a function of the
+    output. layer: for methods on a layer. params: the method's own, checked before any work.
+
+    Errors before any work: UsageError (what cannot be meant), ImageError (what cannot be read); RefusalError where no
+    honest map exists. A row without a map says why in `status`.
+    """
+    info = find_method(method)
+    keywords = _keywords(info, layer, seed, params)
+    model = model if isinstance(model, VisionModel) else bare(model)
+    with torch.inference_mode(False):
+        x, sources = read_inputs(model, images)
+        device = images.device if isinstance(images, Tensor) else torch.device("cpu")
+        index, question = _questions(model, x, target)
+        x_rows = x if index == list(range(len(x))) else x[index]
+        begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
+        with model.guarded(seed):
+            maps: Maps = info.function(model, x_rows, question.on(question.scale or info.scale), **keywords)
+        seconds = time.perf_counter() - begun
+        status = _status(info, maps)
+        broken = torch.tensor([s not in (Status.OK, Status.ALL_NEGATIVE) for s in status], device=maps.raw.device)
+        raw = torch.where(broken.view(-1, *[1] * (maps.raw.ndim - 1)), 0.0, maps.raw).detach()
+        texts = [maps.target.text(i, model.labels) for i in range(len(raw))]
+        return Explanation(
+            method=method,
+            parameters=_parameters(info, keywords),
+            raw=raw.to(device),
+            images=x.to(device),
+            image_index=index,
+            targets=[_describe(maps.target, i, text) for i, text in enumerate(texts)],
+            target_text=texts,
+            scores=maps.values.to(device),
+            predictions=_predictions(model, maps.outputs, len(raw)),
+            status=status,
+            evidence=_evidence(model, maps, counted, device),
+            validity=_validity(model, info, maps),
+            layer=maps.layer.name if maps.layer else None,
+            sources=sources,
+            seconds=seconds,
+            provenance=_provenance(model, seed),
+            fingerprint=_fingerprint_later(model),
+        )
+
+
+def _keywords(info: MethodInfo, layer: Any, seed: int, params: dict[str, Any]) -> dict[str, Any]:
+    check_parameters(info, params)
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+        raise UsageError(f"seed is a whole number from 0 to 2**31 - 1; got {seed!r}.")
+    keywords = dict(params)
+    if info.seeded:
+        keywords["seed"] = seed
+    if layer is not None:
+        if "layer" not in info.parameters:
+            raise UsageError(f"method {info.name!r} explains the input: it takes no layer.")
+        keywords["layer"] = layer
+    return keywords
+
+
+def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], Target]:
+    """Rows as image indices, and the question of every row; checked against the network's output before any work."""
+    index = list(range(len(x)))
+    if isinstance(target, list | tuple) and target and all(isinstance(item, list | tuple) for item in target):
+        if len(target) != len(x):
+            raise UsageError(f"{len(target)} lists of targets for {len(x)} images: give one list per image.")
+        index = [i for i, items in enumerate(target) for _ in items]
+        target = [item for items in target for item in items]
+    elif target is None and model.task == "multilabel":
+        found = probabilities(model.predict(x), model.task)
+        assert found is not None, "a multi-label network's output is a table of scores"
+        present = [(p >= 0.5).nonzero().flatten().tolist() or [int(p.argmax())] for p in found]
+        index = [i for i, items in enumerate(present) for _ in items]
+        target = [item for items in present for item in items]
+    question = resolve(target, model.labels, model.task)
+    shape = model.output_shape(tuple(x.shape[1:])) if question.kind in ("index", "margin", "output", "region") else ()
+    question.check(len(index), shape)
+    return index, question
+
+
+def _status(info: MethodInfo, maps: Maps) -> list[Status]:
+    flat = maps.raw.flatten(1)
+    slope = maps.evidence.get("gradient_norm")
+    found = []
+    for i, cells in enumerate(flat):
+        if not torch.isfinite(cells).all() or not torch.isfinite(maps.values[i]):
+            found.append(Status.NON_FINITE)
+        elif info.needs_gradients and slope is not None and float(slope[i]) == 0:
+            found.append(Status.ZERO_GRADIENT)
+        elif float(cells.max()) == float(cells.min()):
+            found.append(Status.CONSTANT)
+        elif info.picture == "positive" and float(cells.max()) <= 0:
+            found.append(Status.ALL_NEGATIVE)
+        else:
+            found.append(Status.OK)
+    return found
+
+
+def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
+    """The method's own numbers, and the rows that the model counted (per image; an adaptive method knows its own)."""
+    evidence = {name: values.detach().to(device) for name, values in maps.evidence.items()}
+    counted = (model.forward_rows - before[0], model.gradient_rows - before[1])
+    for name, rows in zip(("forward_rows", "gradient_rows"), counted, strict=True):
+        if name in evidence:
+            assert int(evidence[name].sum()) == rows, f"a method misreports its {name}"
+        else:
+            evidence[name] = torch.full((len(maps.raw),), rows // len(maps.raw), device=device)
+    return evidence
+
+
+def _validity(model: VisionModel, info: MethodInfo, maps: Maps) -> dict[str, Any]:
+    """What can differ in a map that we do give, each with its reason."""
+    approximations = []
+    if maps.layer is not None and maps.layer.trunk is False:
+        approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
+    if "sampling_error" in maps.evidence:
+        approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
+    if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
+        approximations.append("the path integral of at least one row is not converged: see its evidence")
+    slope, p = maps.evidence.get("gradient_norm"), _target_probability(model, maps)
+    return {
+        "target_used": info.uses_target,
+        "target_used_reason": "" if info.uses_target else "a control: the same map whatever is asked",
+        "precision": model.precision,
+        "approximations": approximations,
+        "gradient_norm": [None] * len(maps.raw) if slope is None else [float(v) for v in slope],
+        "probability": [None] * len(maps.raw) if p is None else [float(v) for v in p],
+    }
+
+
+def _target_probability(model: VisionModel, maps: Maps) -> Tensor | None:
+    """p of the explained class on the clean image; None where the target is no class."""
+    if maps.outputs is None or maps.target.index is None or maps.target.kind not in ("index", "margin"):
+        return None
+    found = probabilities(maps.outputs, model.task)
+    if found is None:
+        return None
+    rows = torch.arange(len(found), device=found.device)
+    return found[rows, maps.target.at(maps.target.index, rows)]
+
+
+def _predictions(model: VisionModel, outputs: Tensor | None, n: int) -> list[list[dict[str, Any]]]:
+    found = None if outputs is None else probabilities(outputs, model.task)
+    if found is None:
+        return [[] for _ in range(n)]
+    values, places = found.topk(min(TOP, found.shape[1]))
+    names = model.labels or [f"class {k}" for k in range(found.shape[1])]
+    names = names if len(names) == found.shape[1] else [f"not {names[0]}", names[0]]
+    return [
+        [{"index": k, "label": names[k], "probability": p} for k, p in zip(ks, ps, strict=True)]
+        for ks, ps in zip(places.tolist(), values.tolist(), strict=True)
+    ]
+
+
+def _describe(target: Target, i: int, text: str) -> dict[str, Any]:
+    def value(values: Tensor | None) -> int | None:
+        return None if values is None else int(values[i] if values.ndim else values)
+
+    return {
+        "kind": target.kind,
+        "scale": target.scale,
+        "index": value(target.index),
+        "other": value(target.other),
+        "text": text,
+    }
+
+
+def _parameters(info: MethodInfo, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Every parameter that was used, defaults included, as JSON values; tensors by their hash."""
+    used = {**info.parameters, **keywords}
+    used.pop("seed", None)
+    return {name: _plain_parameter(value) for name, value in used.items()}
+
+
+def _plain_parameter(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)} sha256 {sha256(value)}"
+    if isinstance(value, nn.Module):
+        return type(value).__name__
+    return runfolder.plain(value)
+
+
+def _fingerprint_later(model: VisionModel) -> Callable[[], str]:
+    """The model's hash when a record needs it; hashing is no part of a map's time. Says so if the weights have changed."""
+    version = model.version()
+
+    def fingerprint() -> str:
+        return model.fingerprint() if model.version() == version else "unknown: the weights changed after the explanation"
+
+    return fingerprint
+
+
+def _provenance(model: VisionModel, seed: int) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "task": model.task,
+        "bounds_known": model.bounds is not None,
+        "batch_size": model.batch_size,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "seewhy": importlib.metadata.version("seewhy"),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,92 @@
+"""What a method gives back, and the few steps that every method shares."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from seewhy.errors import UsageError, near_names
+from seewhy.layers import Layer
+from seewhy.model import VisionModel
+from seewhy.target import Target, scores
+
+Channels = Literal["sum", "max_abs", "l2"]
+CHANNELS = ("sum", "max_abs", "l2")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Maps of N images, with the numbers that only the method can know."""
+
+    raw: Tensor  # (N, *grid) float32, signed, native resolution
+    target: Target  # settled
+    values: Tensor  # (N,) the explained number on the clean image
+    outputs: Tensor | None  # (N, classes) clean score table; None where the output is not a table
+    evidence: dict[str, Tensor] = field(default_factory=dict)  # name -> (N,)
+    layer: Layer | None = None
+
+
+def join(parts: Sequence[Maps]) -> Maps:
+    """Maps of consecutive groups of images as one."""
+    first = parts[0]
+    return Maps(
+        raw=torch.cat([part.raw for part in parts]),
+        target=Target.join([part.target for part in parts]),
+        values=torch.cat([part.values for part in parts]),
+        outputs=None if first.outputs is None else torch.cat([p.outputs for p in parts if p.outputs is not None]),
+        evidence={name: torch.cat([part.evidence[name] for part in parts]) for name in first.evidence},
+        layer=first.layer,
+    )
+
+
+def by_groups(model: VisionModel, images: Tensor, target: Target, run: Callable[[slice, Target, Tensor], Maps]) -> Maps:
+    """`run(part, target, rows)` on groups of at most one batch, joined; in a group, row r is its r-th image."""
+
+    def group(part: slice) -> Maps:
+        chosen = torch.arange(part.start, part.stop)
+        return run(part, target.select(chosen), torch.arange(len(chosen), device=model.device))
+
+    return join(model.in_batches(len(images), images.shape[1:], group))
+
+
+def clean_run(model: VisionModel, images: Tensor, target: Target, rows: Tensor) -> tuple[Target, Tensor, Tensor | None]:
+    """One forward row per image: the settled target, the explained number and the score table."""
+    with model.guarded(), torch.no_grad():
+        outputs = model.forward(images)
+        model.forward_rows += len(images)
+        settled = target.settle(outputs, rows)
+        return settled, settled(outputs, rows).float(), table(outputs)
+
+
+def table(outputs: Any) -> Tensor | None:
+    """The (N, classes) score table of an output, float32; None where it has another form."""
+    try:
+        found = scores(outputs)
+    except UsageError:  # a callable target may read an output that holds no table
+        return None
+    return found.detach().float() if found.ndim == 2 else None
+
+
+def check_channels(channels: str) -> None:
+    """UsageError for an unknown channel rule."""
+    if channels not in CHANNELS:
+        raise UsageError(f"unknown channel rule {channels!r}: {near_names(str(channels), CHANNELS)}")
+
+
+def reduce_channels(values: Tensor, channels: str) -> Tensor:
+    """(N, C, *axes) -> (N, *axes): signed sum (the only rule that keeps completeness), max_abs (Simonyan's), or l2."""
+    if channels == "max_abs":
+        return values.abs().amax(1)
+    return values.square().sum(1).sqrt() if channels == "l2" else values.sum(1)
+
+
+def per_image(values: Tensor, like: Tensor) -> Tensor:
+    """(R,) as (R, 1, ..., 1), to multiply tensors of `like`'s axes."""
+    return values.view(-1, *[1] * (like.ndim - 1))
+
+
+def norm(values: Tensor) -> Tensor:
+    """L2 norm of everything but the first axis: (R,)."""
+    return values.flatten(1).norm(dim=1)

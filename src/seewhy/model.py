@@ -1,0 +1,379 @@
+"""VisionModel: the user's network with everything needed to ask it a question. Outside it, images live in [0, 1]."""
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from seewhy import capture
+from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.layers import Layer, LayerTable, Trace
+from seewhy.target import PREDICTED, TASKS, Target, Task, scores
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+BATCHES_TO_TIME = (4, 8, 16)  # on a CPU more rows a forward can be slower: 17 ms an image at 4, 43 at 32 were measured
+BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
+Result = TypeVar("Result")
+
+
+class VisionModel:
+    """A network, its normalization, labels and task; it counts every row that it computes. Built by `sw.wrap`."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        name: str,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        size: tuple[int, int] | None,
+        crop: float,
+        interpolation: str,
+        labels: Sequence[str] | None,
+        task: Task,
+        batch_size: int | None,
+        precision: Precision,
+        preprocess: Callable[[Image.Image], Tensor] | None,
+        bounds: tuple[float, float] | None,
+    ) -> None:
+        self.module = module
+        self.name = name
+        self.size, self.crop, self.interpolation = size, crop, interpolation
+        self.labels = list(labels) if labels is not None else None
+        self.task: Task = task
+        self.batch_size = batch_size
+        self.precision: Precision = precision
+        self.preprocess = preprocess
+        self.bounds = bounds  # of a pixel; None: unknown, the images are the network's own input
+        self.channels = len(mean) if mean is not None else 3
+        self.mean, self.std = mean, std
+        self.forward_rows = 0  # rows computed without a gradient
+        self.gradient_rows = 0  # rows computed forward and backward
+        self._moments: tuple[Tensor, Tensor] | None = None
+        self._timed_batch: int | None = None
+        self._guarded = 0
+        self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
+        self._fingerprint: tuple[tuple[Any, ...], str] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first parameter lies; it is never moved."""
+        first = next(self.module.parameters(), next(self.module.buffers(), None))
+        return first.device if first is not None else torch.device("cpu")
+
+    # -- running the network -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def guarded(self, seed: int = 0) -> Iterator[None]:
+        """capture.guard around this network; inside another guard of the same model it costs nothing."""
+        if self._guarded:
+            yield
+            return
+        self._guarded += 1
+        try:
+            with capture.guard(self.module, seed=seed):
+                yield
+        finally:
+            self._guarded -= 1
+
+    def forward(self, x: Tensor) -> Any:
+        """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
+        x = x.to(self.device)
+        if self.mean is not None and self.std is not None:
+            if self._moments is None or self._moments[0].device != x.device:
+                shape = (1, -1, *[1] * (x.ndim - 2))
+                self._moments = (
+                    torch.tensor(self.mean, device=x.device).view(shape),
+                    1 / torch.tensor(self.std, device=x.device).view(shape),
+                )
+            x = (x - self._moments[0]) * self._moments[1]
+        first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
+        if first is not None and first.dtype != x.dtype:
+            x = x.to(first.dtype)
+        with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
+            return self.module(x)
+
+    def predict(self, images: Tensor) -> Tensor:
+        """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
+
+        def run(part: slice) -> Tensor:
+            table = scores(self.forward(images[part])).float()
+            self.forward_rows += len(table)
+            return table
+
+        with self.guarded(), torch.no_grad():
+            return torch.cat(self.in_batches(len(images), images.shape[1:], run))
+
+    def input_gradients(self, x: Tensor, target: Target, rows: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """For one batch of rows: d score / d pixel (R, C, *axes), score (R,), and the clean outputs."""
+        values: list[Tensor] = []
+        with self.guarded():
+            gradient, outputs = capture.input_gradient(self.module, self.forward, x, self._score(target, rows, values))
+        self.gradient_rows += len(x)
+        return gradient.float(), values[0], outputs
+
+    def activations_and_gradients(
+        self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
+    ) -> tuple[list[Tensor], list[Tensor], Any]:
+        """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the outputs."""
+        with self.guarded():
+            kept, gradients, outputs = capture.activations_and_gradients(
+                lambda: self.forward(x), [layer.site for layer in chosen], self._score(target, rows, [])
+            )
+        self.gradient_rows += len(x)
+        for layer, gradient in zip(chosen, gradients, strict=True):
+            if gradient is None:
+                raise RefusalError(
+                    f"the target does not depend on layer {layer.name!r}: no gradient reaches it. Choose another; "
+                    "model.layers() lists the usable ones."
+                )
+        forms = [layer.form for layer in chosen]
+        grids = [form.cells(tensor).float() for form, tensor in zip(forms, kept, strict=True) if form is not None]
+        slopes = [
+            form.cells(g).float() for form, g in zip(forms, gradients, strict=True) if form is not None and g is not None
+        ]
+        return grids, slopes, outputs
+
+    def _score(self, target: Target, rows: Tensor, values: list[Tensor]) -> Callable[[Any], Tensor]:
+        def score(outputs: Any) -> Tensor:
+            value = target.settle(outputs, rows)(outputs, rows)
+            values.append(value.detach())
+            return value
+
+        return score
+
+    def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
+        """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
+        results: list[Result] = []
+        start, size = 0, self.rows_per_forward(n, shape)
+        while start < n:
+            try:
+                results.append(run(slice(start, min(start + size, n))))
+            except torch.OutOfMemoryError as error:
+                if size == 1:
+                    raise RefusalError(f"one image does not fit into the memory of {self.device}: {error}") from error
+                size = self.halve_batch(size)
+                continue
+            start += size
+        return results
+
+    def halve_batch(self, size: int) -> int:
+        """Remember that `size` rows did not fit; the next size to try."""
+        torch.cuda.empty_cache()
+        self.batch_size = size // 2
+        warnings.warn(f"{size} rows do not fit on {self.device}; going on with {size // 2}.", RuntimeWarning, stacklevel=3)
+        return size // 2
+
+    def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
+        """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""
+        if self.batch_size is not None:
+            return max(1, min(self.batch_size, n))
+        if n <= BATCHES_TO_TIME[0]:
+            return max(1, n)
+        if self.device.type != "cpu":
+            return min(BATCH_ON_ACCELERATOR, n)
+        if self._timed_batch is None:
+            self._timed_batch = self._time_batches(shape)
+        return min(self._timed_batch, n)
+
+    def _time_batches(self, shape: Sequence[int]) -> int:
+        cost: dict[int, float] = {}
+        with self.guarded(), torch.no_grad():
+            for size in (BATCHES_TO_TIME[0], *BATCHES_TO_TIME):  # the first one warms up and is overwritten
+                x = torch.full((size, *shape), 0.5)
+                begun = time.perf_counter()
+                self.forward(x)
+                cost[size] = (time.perf_counter() - begun) / size
+        return min(cost, key=lambda size: cost[size])
+
+    # -- looking into it -----------------------------------------------------------------------------------------
+
+    def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """Shape of the score table for one image of shape (C, *axes); found once by a run on gray, not counted."""
+        key = tuple(shape)
+        if key not in self._output_shapes:
+            with self.guarded(), torch.no_grad():
+                table = scores(self.forward(torch.full((2, *key), 0.5)))
+            self._output_shapes[key] = tuple(table.shape)
+            if self.labels is not None and table.ndim == 2 and table.shape[1] > 1 and len(self.labels) != table.shape[1]:
+                raise UsageError(f"{len(self.labels)} labels given, but the network has {table.shape[1]} outputs.")
+        return self._output_shapes[key]
+
+    def input_shape(self) -> tuple[int, ...]:
+        """(C, h, w) that the network is shown; UsageError where `size` was not given."""
+        if self.size is None:
+            raise UsageError("the input size of this model is unknown: wrap it with sw.wrap(module, size=...).")
+        return (self.channels, *self.size)
+
+    def layers(self, progress: Callable[[int, int], None] | None = None) -> LayerTable:
+        """Every place where a map could be taken, in order of execution, each tested; found by running the network.
+
+        progress: called with (layers done, layers in all); the trunk test costs two forward rows a layer.
+        """
+        trace = self._trace(self.input_shape(), PREDICTED)
+        table = LayerTable()
+        with self.guarded(), torch.no_grad():
+            for done, layer in enumerate(trace.layers, 1):
+                table.append(replace(layer, trunk=trace.trunk(layer)) if layer.usable else layer)
+                if progress is not None:
+                    progress(done, len(trace.layers))
+        return table
+
+    def default_layer(self, target: Target = PREDICTED, shape: Sequence[int] | None = None) -> Layer:
+        """The last trunk layer with a grid finer than one cell and a gradient from the target at its cells."""
+        with self.guarded(), torch.no_grad():
+            return self._trace(self.input_shape() if shape is None else shape, target).choose()
+
+    def find_layer(self, given: str | nn.Module | Sequence[str | nn.Module], shape: Sequence[int], target: Target) -> Layer:
+        """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
+        if not isinstance(given, str | nn.Module):
+            if len(given) != 1:
+                raise UsageError(f"this method takes one layer; {len(given)} were given.")
+            given = given[0]
+        trace = self._trace(shape, target)
+        if isinstance(given, nn.Module):
+            matches = [layer for layer in trace.layers if layer.site.module is given]
+            known = "the object that was given is not a submodule that is reached in the forward pass."
+        else:
+            matches = [layer for layer in trace.layers if layer.name == given]
+            known = near_names(given, [layer.name for layer in trace.layers])
+        shown = repr(given) if isinstance(given, str) else type(given).__name__
+        if not matches:
+            raise UsageError(f"no layer {shown} in the forward pass of this network: {known}")
+        if len(matches) > 1:
+            raise UsageError(f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name.")
+        if not matches[0].usable:
+            with self.guarded(), torch.no_grad():
+                better = trace.choose().name
+            raise RefusalError(f"no map can be taken at layer {shown}: {matches[0].why_not}. Usable here: {better!r}.")
+        return matches[0]
+
+    def _trace(self, shape: Sequence[int], target: Target) -> Trace:
+        """The network's layers for this input shape; found once, kept, not counted."""
+        if isinstance(self.module, torch.jit.ScriptModule):
+            raise RefusalError(
+                "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map. "
+                "Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
+            )
+        own = target.kind in ("callable", "output", "region")  # a class question is asked of the class that is predicted
+        key = (tuple(shape), target.kind if own else None, id(target.function))
+        if key not in self._traces:
+            probes = probe_images(shape).to(self.device)
+            rows = torch.arange(len(probes), device=self.device)
+            question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
+            score = self._score(question, rows, [])
+            with self.guarded(), torch.no_grad():
+                self._traces[key] = Trace(self.module, lambda: self.forward(probes), shape[1:], score)
+        return self._traces[key]
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""
+        key = self.version()
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            digest = hashlib.sha256(repr(self.module).encode())
+            for name, tensor in self.module.state_dict().items():
+                if isinstance(tensor, Tensor):
+                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            self._fingerprint = (key, digest.hexdigest())
+        return self._fingerprint[1]
+
+    def version(self) -> tuple[tuple[int, int], ...]:
+        """Identity and version counter of every parameter and buffer: it changes whenever one of them does."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
+
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.size)) if self.size else "unknown size"
+        return f"VisionModel({self.name}, {self.task}, {size}, {self.precision} on {self.device})"
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+    crop: float = 1.0,
+    interpolation: str = "bicubic",
+    labels: Sequence[str] | None = None,
+    task: Task = "multiclass",
+    batch_size: int | None = None,
+    precision: Precision = "float32",
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+    name: str | None = None,
+) -> VisionModel:
+    """A network and how it wants its pixels: images come in as [0, 1], `(x - mean) / std` happens inside.
+
+    size: the input's height and width (or one number for both); crop: share of the shorter side that is kept;
+    labels: class names in order; batch_size: rows in one forward (None: timed once on a CPU, the largest that fits on
+    an accelerator). preprocess: a callable PIL image -> (C, h, w) tensor instead of all this; maps then stay in its
+    space. DataParallel and torch.compile wrappers are taken off. UsageError for values that cannot be meant.
+    """
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"sw.wrap takes a torch.nn.Module, not {type(module).__name__}.")
+    if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
+        raise UsageError("mean and std come together, one value per channel.")
+    if std is not None and min(std) <= 0:
+        raise UsageError(f"std must be positive; got {list(std)}.")
+    if not 0 < crop <= 1:
+        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
+    if task not in TASKS:
+        raise UsageError(f"unknown task {task!r}: {near_names(str(task), TASKS)}")
+    if precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}: {near_names(str(precision), PRECISIONS)}")
+    if batch_size is not None and batch_size < 1:
+        raise UsageError(f"batch_size is the number of rows in one forward, at least 1; got {batch_size}.")
+    plain = unwrap(module)
+    return VisionModel(
+        plain,
+        name=name or type(plain).__name__,
+        mean=mean,
+        std=std,
+        size=(size, size) if isinstance(size, int) else size,
+        crop=crop,
+        interpolation=interpolation,
+        labels=labels,
+        task=task,
+        batch_size=batch_size,
+        precision=precision,
+        preprocess=preprocess,
+        bounds=None if preprocess is not None else (0.0, 1.0),
+    )
+
+
+def bare(module: nn.Module) -> VisionModel:
+    """A network as it stands: the tensors given to it are its own input, of unknown bounds."""
+    model = wrap(module)
+    model.bounds = None
+    return model
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The plain module inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod  # type: ignore[assignment]  # torch.compile's own name, checked one line above
+        else:
+            return module
+
+
+def probe_images(shape: Sequence[int]) -> Tensor:
+    """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator)
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
+    smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
+    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator)).clamp(0, 1)
+

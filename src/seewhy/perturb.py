@@ -1,0 +1,56 @@
+"""The one place where an image gets damaged: baselines, all stated in pixel space [0, 1]."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from seewhy.errors import UsageError, near_names
+
+BASELINES = ("black", "white", "mean", "blur")
+BLUR_SIGMA = 0.1  # of the shorter side: at 224 pixels 22, where no object keeps its shape
+
+
+def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
+    """The picture that stands for "nothing there", of the images' shape (N, C, *axes), in [0, 1].
+
+    black 0, white 1, mean: each image's own mean color, blur: Gaussian with sigma of 10 % of the shorter side. Or a
+    tensor, one for all or one per image. UsageError for an unknown name, a wrong shape or values outside [0, 1].
+    """
+    if isinstance(baseline, Tensor):
+        return _user_baseline(images, baseline)
+    if baseline == "black":
+        return torch.zeros_like(images)
+    if baseline == "white":
+        return torch.ones_like(images)
+    axes = tuple(range(2, images.ndim))
+    if baseline == "mean":
+        return images.mean(dim=axes, keepdim=True).expand_as(images)
+    if baseline == "blur":
+        return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
+    raise UsageError(f"unknown baseline {baseline!r}: {near_names(str(baseline), BASELINES)}")
+
+
+def _user_baseline(images: Tensor, baseline: Tensor) -> Tensor:
+    given = baseline.detach().to(images)
+    if given.ndim == images.ndim - 1:
+        given = given.unsqueeze(0)
+    if given.shape[1:] != images.shape[1:] or len(given) not in (1, len(images)):
+        raise UsageError(f"the baseline has shape {tuple(baseline.shape)}, the images {tuple(images.shape)}.")
+    if not torch.isfinite(given).all():
+        raise UsageError("the baseline has values that are not finite.")
+    return given.expand_as(images)
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur over every spatial axis of (N, C, *axes), borders mirrored (repeated where an axis is too short)."""
+    radius = max(1, round(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
+    kernel = kernel / kernel.sum()
+    for axis in range(2, images.ndim):
+        lines = images.movedim(axis, -1)
+        shape = lines.shape
+        mode = "reflect" if shape[-1] > radius else "replicate"
+        padded = functional.pad(lines.reshape(-1, 1, shape[-1]), (radius, radius), mode=mode)
+        images = functional.conv1d(padded, kernel.view(1, 1, -1)).reshape(shape).movedim(-1, axis)
+    return images

@@ -1,0 +1,119 @@
+"""The single list of what exists: a method registers itself here, and every face, table and contract test reads it."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from seewhy.errors import UsageError, near_names
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Resolution = Literal["input", "layer"]
+Picture = Literal["positive", "magnitude", "signed"]
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method declares about itself. Tests hold every declaration against what the method does."""
+
+    name: str
+    family: str
+    summary: str  # first line of the docstring
+    function: Callable[..., Any]
+    parameters: Mapping[str, Any]  # keyword-only parameter -> default
+    resolution: Resolution  # a map on the input's pixels, or on the cells of a layer
+    scale: str  # the scale that its paper explains: logit or probability
+    uses_target: bool  # False: the same map whatever is asked
+    complete: bool  # the map sums to f(x) - f(baseline)
+    needs_gradients: bool
+    seeded: bool  # the map depends on a seed
+    picture: Picture  # how its paper draws it: positive part, magnitude, or both signs
+    cost: str  # rows per image, as a formula in its own parameters
+    paper: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The declaration as plain JSON values."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "function"}
+        return fields | {"parameters": {name: repr(default) for name, default in self.parameters.items()}}
+
+
+class MethodTable(list[MethodInfo]):
+    """A list of methods that prints as a table."""
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Every declaration as plain JSON values."""
+        return [info.to_dict() for info in self]
+
+    def __str__(self) -> str:
+        """One aligned line a method."""
+        rows = [("method", "resolution", "target", "complete", "cost per image")]
+        rows += [(m.name, m.resolution, _yes(m.uses_target), _yes(m.complete), m.cost) for m in self]
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+    __repr__ = __str__
+
+
+METHODS: dict[str, MethodInfo] = {}
+
+
+def method(
+    *,
+    family: str,
+    resolution: Resolution,
+    picture: Picture,
+    cost: str,
+    paper: str,
+    scale: str = "logit",
+    uses_target: bool = True,
+    complete: bool = False,
+    needs_gradients: bool = True,
+) -> Callable[[Function], Function]:
+    """Decorator: enter a function `(model, images, target, *, params) -> Maps` into METHODS under its own name."""
+
+    def enter(function: Function) -> Function:
+        name = function.__name__
+        signature = inspect.signature(function)
+        keyword_only = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
+        METHODS[name] = MethodInfo(
+            name=name,
+            family=family,
+            summary=(inspect.getdoc(function) or "").partition("\n")[0],
+            function=function,
+            parameters={p.name: p.default for p in keyword_only},
+            resolution=resolution,
+            scale=scale,
+            uses_target=uses_target,
+            complete=complete,
+            needs_gradients=needs_gradients,
+            seeded="seed" in signature.parameters,
+            picture=picture,
+            cost=cost,
+            paper=paper,
+        )
+        return function
+
+    return enter
+
+
+def list_methods() -> MethodTable:
+    """Every registered method, in the order of the families' files."""
+    return MethodTable(METHODS.values())
+
+
+def find_method(name: str) -> MethodInfo:
+    """The method of this name; UsageError with near names if there is none."""
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}: {near_names(name, METHODS)}")
+    return METHODS[name]
+
+
+def check_parameters(info: MethodInfo, given: Iterable[str]) -> None:
+    """UsageError, before any work, for a parameter that the method does not have."""
+    for name in given:
+        if name not in info.parameters:
+            raise UsageError(f"method {info.name!r} has no parameter {name!r}: {near_names(name, info.parameters)}")
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"

@@ -1,0 +1,194 @@
+"""The run folder: what was computed, in files that anyone can read. Pages are rendered from it and from nothing else.
+
+    run.json      schema, command, what was skipped and why          (replaced as a whole)
+    rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
+    maps/         raw maps, float32 .npy, named by their content     (never pickled)
+    images/       what the model was shown, .png
+    pictures/     overlays, .png
+"""
+
+import hashlib
+import json
+import math
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from seewhy.errors import SeewhyError, UsageError
+
+SCHEMA = 1
+Record = dict[str, Any]
+Row = tuple[Record, NDArray[np.float32], NDArray[np.uint8] | None]  # record, raw map, picture of the input
+
+
+def open_folder(folder: str | Path) -> Path:
+    """Make the folder ready, before any work; UsageError if it cannot be written or holds somebody else's files."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / ".seewhy-write-test"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {error.strerror or error}. Choose another folder.") from error
+    strangers = [p.name for p in path.iterdir() if p.name not in ("run.json", "rows.jsonl")]
+    if strangers and not (path / "run.json").exists():
+        raise UsageError(
+            f"{path} holds files that are not a seewhy run ({', '.join(sorted(strangers)[:3])} ...): choose an empty folder."
+        )
+    if not (path / "run.json").exists():
+        write_run(path, {"skipped": []})
+    return path
+
+
+def read_run(folder: str | Path) -> Record:
+    """run.json; UsageError where the folder is no run or was written by a newer schema."""
+    path = Path(folder) / "run.json"
+    try:
+        run = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{folder} is not a seewhy run folder: there is no run.json in it.") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}).") from error
+    if not isinstance(run, dict) or run.get("schema") != SCHEMA:
+        found = run.get("schema") if isinstance(run, dict) else type(run).__name__
+        raise UsageError(f"{path} has schema {found!r}; this version of seewhy reads schema {SCHEMA}.")
+    return run
+
+
+def write_run(folder: Path, run: Record) -> None:
+    """Replace run.json as a whole: a reader sees the old one or the new one."""
+    _replace(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2, ensure_ascii=False).encode())
+
+
+def append(folder: Path, record: Record, raw: NDArray[np.float32], shown: Image.Image | None, overlay: Image.Image | None) -> Record:
+    """Write one row: its files first, then its record. Returns the record with the file names filled in."""
+    stored = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
+    stored["map"]["file"] = _store(folder, "maps", npy_bytes(raw), "npy")
+    stored["image"]["file"] = _store(folder, "images", _png(shown), "png") if shown is not None else None
+    stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
+    line = json.dumps(plain(stored), ensure_ascii=False, allow_nan=False) + "\n"
+    path = folder / "rows.jsonl"
+    _guarded(path, lambda: _append_line(path, line.encode()))
+    return stored
+
+
+def read(folder: str | Path) -> list[Row]:
+    """Every row, in the order of its first record; a map whose bytes do not match its recorded hash is an error."""
+    root = Path(folder)
+    read_run(root)
+    path = root / "rows.jsonl"
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    records: dict[str, Record] = {}
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json.loads(line)
+            records[record["id"]] = record
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines):  # killed while writing it: everything before it is whole
+                continue
+            raise SeewhyError(f"{path}, line {number} is damaged ({error}).") from error
+    return [(record, _read_map(root, record), _read_image(root, record)) for record in records.values()]
+
+
+def npy_bytes(values: NDArray[Any]) -> bytes:
+    """An array as the bytes of an .npy file, without pickle."""
+    buffer = BytesIO()
+    np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def plain(value: Any) -> Any:
+    """JSON values only; a number that is not finite becomes null (JSON has no infinity)."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, str | int | bool) else str(value)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file as a whole, with the user's error where the disk says no."""
+    _replace(path, content)
+
+
+def _read_map(root: Path, record: Record) -> NDArray[np.float32]:
+    path = _inside(root, record["map"]["file"])
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SeewhyError(f"{path}: the map of row {record['id']} is missing ({error.strerror}).") from error
+    if hashlib.sha256(content).hexdigest() != record["map"]["sha256"]:
+        raise SeewhyError(f"{path}: the map was changed after it was written (its hash is not the recorded one).")
+    values: NDArray[np.float32] = np.load(BytesIO(content), allow_pickle=False)
+    return values
+
+
+def _read_image(root: Path, record: Record) -> NDArray[np.uint8] | None:
+    name = record["image"]["file"]
+    if name is None:
+        return None
+    path = _inside(root, name)
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError as error:
+        raise SeewhyError(f"{path}: the picture of row {record['id']} cannot be read ({error}).") from error
+
+
+def _inside(root: Path, name: str) -> Path:
+    path = (root / name).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise SeewhyError(f"a record names a file outside its run folder: {name!r}.")
+    return path
+
+
+def _store(folder: Path, kind: str, content: bytes, suffix: str) -> str:
+    name = f"{kind}/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
+    if not (folder / name).exists():
+        _replace(folder / name, content)
+    return name
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "PNG", optimize=False)
+    return buffer.getvalue()
+
+
+def _append_line(path: Path, line: bytes) -> None:
+    """Append; half a line that a killed run left behind is cut off first."""
+    with path.open("ab+") as file:
+        file.seek(0)
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    def write() -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    _guarded(path, write)
+
+
+def _guarded(path: Path, write: Any) -> None:
+    try:
+        write()
+    except OSError as error:
+        raise SeewhyError(f"cannot write {path}: {error.strerror or error}. What was written before it is kept.") from error
