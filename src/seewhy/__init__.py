@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from seewhy.explanation import Status as Status
     from seewhy.explanation import explain as explain
     from seewhy.explanation import read_explanation as read_explanation
-    from seewhy.faces.report import write_page as write_page
+    from seewhy.faces.report import report as report
     from seewhy.load import load as load
     from seewhy.model import VisionModel as VisionModel
     from seewhy.model import wrap as wrap
-    from seewhy.registry import list_methods as methods
+    from seewhy.registry import list_methods
+
+    methods = list_methods
     from seewhy.target import Target as Target
 
 _HOMES = {
@@ -35,7 +37,7 @@ _HOMES = {
     "Status": "explanation",
     "explain": "explanation",
     "read_explanation": "explanation",
-    "write_page": "faces.report",
+    "report": "faces.report",
     "load": "load",
     "VisionModel": "model",
     "wrap": "model",
@@ -49,7 +51,7 @@ __all__ = [*_HOMES, *_ROOMS]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return importlib.metadata.version("seewhy")
+        return str(importlib.metadata.version("seewhy"))
     if name in _ROOMS:
         return importlib.import_module(f"seewhy.{name}")
     if name not in _HOMES:

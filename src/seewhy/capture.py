@@ -58,15 +58,15 @@ def _own_tensors(module: nn.Module, modules: list[nn.Module]) -> list[tuple[Any,
         return []
     kept: list[tuple[Any, str, Tensor]] = []
     copies: dict[int, Tensor] = {}
-    for m in modules:
-        for store, always in ((m._buffers, True), (m._parameters, False)):
-            for name, tensor in store.items():
-                if tensor is not None and (always or tensor.is_inference()):
-                    kept.append((store, name, tensor))
-                    if id(tensor) not in copies:
-                        copies[id(tensor)] = tensor.detach().clone()
-                    copy = copies[id(tensor)]
-                    store[name] = copy if always else nn.Parameter(copy, requires_grad=False)
+    stores: list[tuple[dict[str, Any], bool]] = [(m._buffers, True) for m in modules]
+    for store, always in [*stores, *((m._parameters, False) for m in modules)]:
+        for name, tensor in store.items():
+            if tensor is not None and (always or tensor.is_inference()):
+                kept.append((store, name, tensor))
+                if id(tensor) not in copies:
+                    copies[id(tensor)] = tensor.detach().clone()
+                copy = copies[id(tensor)]
+                store[name] = copy if always else nn.Parameter(copy, requires_grad=False)
     return kept
 
 
@@ -74,7 +74,7 @@ def _own_tensors(module: nn.Module, modules: list[nn.Module]) -> list[tuple[Any,
 def _random_states(seed: int) -> Iterator[None]:
     """Seed the global generators for the inside, and put their states back afterwards."""
     cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch's own gap
     mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
     try:
         torch.manual_seed(seed)
@@ -92,7 +92,7 @@ def _random_states(seed: int) -> Iterator[None]:
 
 
 def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, score: Score) -> tuple[Tensor, Any]:
-    """d score_r / d x_r for every row r, and the clean output of the same forward.
+    """D score_r / d x_r for every row r, and the clean output of the same forward.
 
     x: (R, C, *axes). Returns the gradient, of x's shape and dtype, and the detached output. Rows must not mix in the
     network (they do not in evaluation mode), so the gradient of the sum is the gradient of each.
@@ -104,8 +104,8 @@ def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, 
     if not total.requires_grad:
         cut = where_graph_is_cut(module, lambda: call(leaf))
         raise RefusalError(
-            f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an operation "
-            "without a derivative). Methods without gradients still work."
+            f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an "
+            "operation without a derivative). Methods without gradients still work."
         )
     (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:
@@ -152,14 +152,16 @@ def activations_and_gradients(
 def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[..., Any]:
     seen = -1
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal seen
         seen += 1
         if seen != site.which:
             return None
         tensor = first_tensor(output)
         if tensor is None:
-            raise RefusalError(f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it.")
+            raise RefusalError(
+                f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it."
+            )
         torch.set_grad_enabled(True)  # from here on a graph is needed; the `no_grad` around the call ends it
         kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
         captured[slot] = kept
@@ -169,17 +171,17 @@ def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[...,
 
 
 def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ...], str]], Any]:
-    """Run the network once: every call of every submodule that returns a tensor, in order of completion; and the output.
+    """Run the network once: every call of every submodule that returns a tensor, and the output.
 
-    Per call: its site, the shape it returned, and the name of the first site that returned this very tensor, unchanged
-    (a container returns what its last child returned). A module called more than once gets one site a call, named
-    "name#1", "name#2", ...
+    In order of completion; per call its site, the shape it returned, and the name of the first site that returned this
+    very tensor, unchanged (a container returns what its last child returned). A module called more than once gets one
+    site a call, named "name#1", "name#2", ...
     """
     records: list[tuple[str, nn.Module, int, Tensor, tuple[int, int]]] = []
     counts: dict[str, int] = {}
 
     def record(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+        def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
                 records.append((name, module, counts.get(name, 0), tensor, (id(tensor), tensor._version)))
@@ -204,7 +206,7 @@ def output_with_swapped_rows(call: Call, site: Site) -> Any:
     """The network's output when, at this site, the rows of the batch are reversed on the way."""
     seen = -1
 
-    def hook(module: nn.Module, inputs: Any, output: Any) -> Any:
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal seen
         seen += 1
         tensor = first_tensor(output)
@@ -230,9 +232,14 @@ def _replace_first_tensor(output: Any, tensor: Tensor) -> Any:
         return tensor
     old = first_tensor(output)
     if isinstance(output, Mapping):
-        return type(output)((key, tensor if value is old else value) for key, value in output.items())
+        return _like(output, {key: tensor if value is old else value for key, value in output.items()})
     values = [tensor if value is old else value for value in output]
     return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
+
+
+def _like(mapping: Any, items: dict[Any, Any]) -> Any:
+    """The same kind of mapping with other values; a dataclass-like output of a library takes them as keywords."""
+    return items if type(mapping) is dict else type(mapping)(**items)
 
 
 def detach(output: Any) -> Any:
@@ -240,7 +247,7 @@ def detach(output: Any) -> Any:
     if isinstance(output, Tensor):
         return output.detach()
     if isinstance(output, Mapping):
-        return type(output)((key, detach(value)) for key, value in output.items())
+        return _like(output, {key: detach(value) for key, value in output.items()})
     if isinstance(output, tuple | list):
         values = [detach(value) for value in output]
         return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)

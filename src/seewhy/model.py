@@ -139,7 +139,9 @@ class VisionModel:
         forms = [layer.form for layer in chosen]
         grids = [form.cells(tensor).float() for form, tensor in zip(forms, kept, strict=True) if form is not None]
         slopes = [
-            form.cells(g).float() for form, g in zip(forms, gradients, strict=True) if form is not None and g is not None
+            form.cells(g).float()
+            for form, g in zip(forms, gradients, strict=True)
+            if form is not None and g is not None
         ]
         return grids, slopes, outputs
 
@@ -170,7 +172,9 @@ class VisionModel:
         """Remember that `size` rows did not fit; the next size to try."""
         torch.cuda.empty_cache()
         self.batch_size = size // 2
-        warnings.warn(f"{size} rows do not fit on {self.device}; going on with {size // 2}.", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            f"{size} rows do not fit on {self.device}; going on with {size // 2}.", RuntimeWarning, stacklevel=3
+        )
         return size // 2
 
     def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
@@ -204,7 +208,12 @@ class VisionModel:
             with self.guarded(), torch.no_grad():
                 table = scores(self.forward(torch.full((2, *key), 0.5)))
             self._output_shapes[key] = tuple(table.shape)
-            if self.labels is not None and table.ndim == 2 and table.shape[1] > 1 and len(self.labels) != table.shape[1]:
+            if (
+                self.labels is not None
+                and table.ndim == 2
+                and table.shape[1] > 1
+                and len(self.labels) != table.shape[1]
+            ):
                 raise UsageError(f"{len(self.labels)} labels given, but the network has {table.shape[1]} outputs.")
         return self._output_shapes[key]
 
@@ -233,7 +242,9 @@ class VisionModel:
         with self.guarded(), torch.no_grad():
             return self._trace(self.input_shape() if shape is None else shape, target).choose()
 
-    def find_layer(self, given: str | nn.Module | Sequence[str | nn.Module], shape: Sequence[int], target: Target) -> Layer:
+    def find_layer(
+        self, given: str | nn.Module | Sequence[str | nn.Module], shape: Sequence[int], target: Target
+    ) -> Layer:
         """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
         if not isinstance(given, str | nn.Module):
             if len(given) != 1:
@@ -250,7 +261,9 @@ class VisionModel:
         if not matches:
             raise UsageError(f"no layer {shown} in the forward pass of this network: {known}")
         if len(matches) > 1:
-            raise UsageError(f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name.")
+            raise UsageError(
+                f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name."
+            )
         if not matches[0].usable:
             with self.guarded(), torch.no_grad():
                 better = trace.choose().name
@@ -264,7 +277,11 @@ class VisionModel:
                 "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map. "
                 "Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
             )
-        own = target.kind in ("callable", "output", "region")  # a class question is asked of the class that is predicted
+        own = target.kind in (
+            "callable",
+            "output",
+            "region",
+        )  # a class question is asked of the class that is predicted
         key = (tuple(shape), target.kind if own else None, id(target.function))
         if key not in self._traces:
             probes = probe_images(shape).to(self.device)
@@ -376,4 +393,3 @@ def probe_images(shape: Sequence[int]) -> Tensor:
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
     smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
     return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator)).clamp(0, 1)
-

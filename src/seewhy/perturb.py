@@ -42,7 +42,7 @@ def _user_baseline(images: Tensor, baseline: Tensor) -> Tensor:
 
 
 def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur over every spatial axis of (N, C, *axes), borders mirrored (repeated where an axis is too short)."""
+    """Gaussian blur over every spatial axis of (N, C, *axes), borders mirrored (repeated on short axes)."""
     radius = max(1, round(3 * sigma))
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)

@@ -10,6 +10,8 @@ from seewhy.errors import UsageError, near_names
 Function = TypeVar("Function", bound=Callable[..., Any])
 Resolution = Literal["input", "layer"]
 Picture = Literal["positive", "magnitude", "signed"]
+Scale = Literal["logit", "probability", "log_probability", "output"]
+Rows = Callable[[Mapping[str, Any]], tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -17,23 +19,25 @@ class MethodInfo:
     """What a method declares about itself. Tests hold every declaration against what the method does."""
 
     name: str
+    title: str  # as its paper writes it
     family: str
     summary: str  # first line of the docstring
     function: Callable[..., Any]
     parameters: Mapping[str, Any]  # keyword-only parameter -> default
     resolution: Resolution  # a map on the input's pixels, or on the cells of a layer
-    scale: str  # the scale that its paper explains: logit or probability
+    scale: Scale  # the scale that its paper explains: logit or probability
     uses_target: bool  # False: the same map whatever is asked
     complete: bool  # the map sums to f(x) - f(baseline)
     needs_gradients: bool
     seeded: bool  # the map depends on a seed
     picture: Picture  # how its paper draws it: positive part, magnitude, or both signs
-    cost: str  # rows per image, as a formula in its own parameters
+    cost: str  # rows per image, in words
+    rows: Rows  # parameters -> (forward, gradient) rows per image at most
     paper: str
 
     def to_dict(self) -> dict[str, Any]:
         """The declaration as plain JSON values."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "function"}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("function", "rows")}
         return fields | {"parameters": {name: repr(default) for name, default in self.parameters.items()}}
 
 
@@ -59,12 +63,14 @@ METHODS: dict[str, MethodInfo] = {}
 
 def method(
     *,
+    title: str,
     family: str,
     resolution: Resolution,
     picture: Picture,
     cost: str,
+    rows: Rows,
     paper: str,
-    scale: str = "logit",
+    scale: Scale = "logit",
     uses_target: bool = True,
     complete: bool = False,
     needs_gradients: bool = True,
@@ -77,6 +83,7 @@ def method(
         keyword_only = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
         METHODS[name] = MethodInfo(
             name=name,
+            title=title,
             family=family,
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
             function=function,
@@ -89,6 +96,7 @@ def method(
             seeded="seed" in signature.parameters,
             picture=picture,
             cost=cost,
+            rows=rows,
             paper=paper,
         )
         return function

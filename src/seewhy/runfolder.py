@@ -1,10 +1,10 @@
 """The run folder: what was computed, in files that anyone can read. Pages are rendered from it and from nothing else.
 
-    run.json      schema, command, what was skipped and why          (replaced as a whole)
-    rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
-    maps/         raw maps, float32 .npy, named by their content     (never pickled)
-    images/       what the model was shown, .png
-    pictures/     overlays, .png
+run.json      schema, command, what was skipped and why          (replaced as a whole)
+rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
+maps/         raw maps, float32 .npy, named by their content     (never pickled)
+images/       what the model was shown, .png
+pictures/     overlays, .png
 """
 
 import hashlib
@@ -66,13 +66,16 @@ def write_run(folder: Path, run: Record) -> None:
     _replace(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2, ensure_ascii=False).encode())
 
 
-def append(folder: Path, record: Record, raw: NDArray[np.float32], shown: Image.Image | None, overlay: Image.Image | None) -> Record:
+def append(
+    folder: Path, record: Record, raw: NDArray[np.float32], shown: Image.Image | None, overlay: Image.Image | None
+) -> Record:
     """Write one row: its files first, then its record. Returns the record with the file names filled in."""
-    stored = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
+    stored: Record = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
     stored["map"]["file"] = _store(folder, "maps", npy_bytes(raw), "npy")
     stored["image"]["file"] = _store(folder, "images", _png(shown), "png") if shown is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
-    line = json.dumps(plain(stored), ensure_ascii=False, allow_nan=False) + "\n"
+    stored = plain(stored)
+    line = json.dumps(stored, ensure_ascii=False, allow_nan=False) + "\n"
     path = folder / "rows.jsonl"
     _guarded(path, lambda: _append_line(path, line.encode()))
     return stored
@@ -191,4 +194,6 @@ def _guarded(path: Path, write: Any) -> None:
     try:
         write()
     except OSError as error:
-        raise SeewhyError(f"cannot write {path}: {error.strerror or error}. What was written before it is kept.") from error
+        raise SeewhyError(
+            f"cannot write {path}: {error.strerror or error}. What was written before it is kept."
+        ) from error

@@ -116,7 +116,9 @@ class Target:
             low, high = int(values.min()), int(values.max())
             if low < 0 or high >= classes:
                 bad = low if low < 0 else high
-                raise UsageError(f"target {bad} is out of range: this network has {classes} classes, 0 to {classes - 1}.")
+                raise UsageError(
+                    f"target {bad} is out of range: this network has {classes} classes, 0 to {classes - 1}."
+                )
 
     def text(self, i: int, labels: Sequence[str] | None) -> str:
         """The question about image i in words: 'logit of 281 tabby'."""
@@ -265,7 +267,9 @@ def _indices(given: Any) -> Tensor:
         tensor = torch.tensor([v.__index__() for v in values])
         tensor = tensor if isinstance(given, list | tuple) else tensor[0]
     if tensor.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) or tensor.ndim > 1:
-        raise UsageError(f"a target tensor holds one integer per image; this one is {tensor.dtype}, {tuple(tensor.shape)}.")
+        raise UsageError(
+            f"a target tensor holds one integer per image; this one is {tensor.dtype}, {tuple(tensor.shape)}."
+        )
     return tensor.detach().long().clone()
 
 

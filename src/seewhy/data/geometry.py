@@ -40,7 +40,9 @@ class Geometry:
         seen[rows, columns] = True
         placed = torch.zeros(self.photo, dtype=values.dtype)
         if seen.any():
-            placed[rows, columns] = resize(values[None], (rows.stop - rows.start, columns.stop - columns.start))[0].cpu()
+            placed[rows, columns] = resize(values[None], (rows.stop - rows.start, columns.stop - columns.start))[
+                0
+            ].cpu()
         return placed, seen
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from seewhy.data.geometry import Geometry, resize_and_center_crop
 from seewhy.errors import ImageError, UsageError, near_names
@@ -46,17 +46,21 @@ def read_photo(source: str | Path | Image.Image) -> Photo:
     content = _read_bytes(path)
     try:
         with Image.open(BytesIO(content)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ImageError(f"{path}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all.")
+            _check_size(path, image)
             return _photo(image, str(source), hashlib.sha256(content).hexdigest())
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: too large to decode safely ({error}).") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image that can be read (it starts with {content[:12]!r}).") from error
     except Exception as error:  # decoders raise anything on hostile bytes; the cause is kept and named
         raise ImageError(f"{path}: damaged or truncated image ({type(error).__name__}: {error}).") from error
+
+
+def _check_size(path: Path, image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{path}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all.")
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -64,7 +68,9 @@ def _read_bytes(path: Path) -> bytes:
         content = path.read_bytes()
     except FileNotFoundError:
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = f" {near_names(path.name, siblings)}" if siblings else f" The folder {path.parent} does not exist either."
+        hint = (
+            f" {near_names(path.name, siblings)}" if siblings else f" The folder {path.parent} does not exist either."
+        )
         raise ImageError(f"{path}: no such file.{hint if 'did you' in hint or not siblings else ''}") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error}).") from error
@@ -105,7 +111,7 @@ def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     """RGB or gray, 8 bit; transparency is laid over white."""
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
-        if layer.getextrema()[3] != (255, 255):
+        if layer.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency laid over white")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
         return image.convert("RGB")
@@ -118,7 +124,7 @@ def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
 
 def _deep_band(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     """A 16-bit, 32-bit or float gray image as a float band in [0, 1]."""
-    values = np.asarray(image).astype(np.float32)
+    values: NDArray[np.float32] = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: holds values that are not finite.")
     low, high = float(values.min()), float(values.max())
@@ -129,7 +135,7 @@ def _deep_band(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
         if low < 0 or high > 65535:
             raise ImageError(f"{name}: {image.mode} pixels from {low:g} to {high:g}; expected 16 bit, 0 to 65535.")
         notes.append("16-bit gray")
-        values = values / 65535
+        values = values / np.float32(65535)
     return Image.fromarray(values)
 
 

@@ -49,7 +49,8 @@ def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]
     wrong = next((s for s in sources if not isinstance(s, str | Path | Image.Image)), None)
     if wrong is not None:
         raise UsageError(
-            f"images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]; not {type(wrong).__name__}."
+            f"images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]; "
+            f"not {type(wrong).__name__}."
         )
     pairs = [_shown(model, read_photo(source)) for source in sources]
     sizes = {tuple(x.shape) for x, _ in pairs}

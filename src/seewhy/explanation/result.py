@@ -70,7 +70,7 @@ class Explanation:
 
     @property
     def ok(self) -> list[bool]:
-        """Per row: is there a map?"""
+        """Whether there is a map, per row."""
         return [status is Status.OK for status in self.status]
 
     @property
@@ -112,10 +112,17 @@ class Explanation:
     def save(self, folder: str | Path) -> Path:
         """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures."""
         path = runfolder.open_folder(folder)
+        self.append_to(path)
+        return path
+
+    def append_to(self, folder: Path) -> list[runfolder.Record]:
+        """Append to a run folder that is open; returns the records as they were written."""
+        written = []
         for i, (record, raw, photo) in enumerate(self.rows()):
             shown = Image.fromarray(photo) if photo is not None else None
-            runfolder.append(path, record, raw, shown, self.overlay(i) if photo is not None else None)
-        return path
+            overlay = self.overlay(i) if photo is not None and raw.ndim == 2 else None
+            written.append(runfolder.append(folder, record, raw, shown, overlay))
+        return written
 
     def _cells(self, i: int) -> draw.FloatMap:
         cells: draw.FloatMap = self.raw[i].detach().cpu().numpy()
@@ -135,12 +142,14 @@ class Explanation:
         raw, n = self._cells(i), self.image_index[i]
         magnitude = np.sort(np.abs(raw).ravel())[::-1]
         top = magnitude[: max(1, round(0.05 * magnitude.size))].sum()
-        per_row = {name: values[i] for name, values in self.validity.items() if isinstance(values, list)}
+        per_row = {name: values[i] for name, values in self.validity.items() if name in PER_ROW_VALIDITY}
         record = {
             "schema": runfolder.SCHEMA,
             "image": {**self.sources[n].to_dict(), "index": n, "pixels_sha256": sha256(self.images[n])},
             "method": self.method,
-            "picture": self.picture,
+            "title": find_method(self.method).title,
+            "summary": find_method(self.method).summary,
+            "drawn_as": self.picture,
             "parameters": self.parameters,
             "target": self.targets[i],
             "score": float(self.scores[i]),
@@ -226,6 +235,7 @@ def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:
 
 
 def sha256(values: Tensor) -> str:
+    """Hash of a tensor's bytes."""
     return hashlib.sha256(values.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
@@ -235,5 +245,3 @@ def _row_id(record: runfolder.Record) -> str:
     provenance = (record["provenance"]["model_sha256"], record["provenance"]["seed"])
     key = [record["image"]["name"], record["image"]["pixels_sha256"], *(record[part] for part in parts), *provenance]
     return hashlib.sha256(json.dumps(runfolder.plain(key), sort_keys=True).encode()).hexdigest()[:16]
-
-

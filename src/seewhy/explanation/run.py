@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from seewhy import runfolder
 from seewhy.errors import UsageError
-from seewhy.explanation.inputs import Images, read_inputs
+from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import VisionModel, bare
@@ -40,12 +40,27 @@ def explain(
     Errors before any work: UsageError (what cannot be meant), ImageError (what cannot be read); RefusalError where no
     honest map exists. A row without a map says why in `status`.
     """
-    info = find_method(method)
-    keywords = _keywords(info, layer, seed, params)
+    _keywords(find_method(method), layer, seed, params)
     model = model if isinstance(model, VisionModel) else bare(model)
     with torch.inference_mode(False):
         x, sources = read_inputs(model, images)
-        device = images.device if isinstance(images, Tensor) else torch.device("cpu")
+        return explain_inputs(model, x, sources, method, target, layer, seed, params)
+
+
+def explain_inputs(
+    model: VisionModel,
+    x: Tensor,
+    sources: list[Shown],
+    method: str,
+    target: Any,
+    layer: str | nn.Module | Sequence[str | nn.Module] | None,
+    seed: int,
+    params: dict[str, Any],
+) -> Explanation:
+    """explain() for images that are read already: several methods on the same images decode them once."""
+    info = find_method(method)
+    keywords, device = _keywords(info, layer, seed, params), x.device
+    with torch.inference_mode(False):
         index, question = _questions(model, x, target)
         x_rows = x if index == list(range(len(x))) else x[index]
         begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
@@ -55,15 +70,15 @@ def explain(
         status = _status(info, maps)
         broken = torch.tensor([s not in (Status.OK, Status.ALL_NEGATIVE) for s in status], device=maps.raw.device)
         raw = torch.where(broken.view(-1, *[1] * (maps.raw.ndim - 1)), 0.0, maps.raw).detach()
-        texts = [maps.target.text(i, model.labels) for i in range(len(raw))]
+        targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=method,
             parameters=_parameters(info, keywords),
             raw=raw.to(device),
             images=x.to(device),
             image_index=index,
-            targets=[_describe(maps.target, i, text) for i, text in enumerate(texts)],
-            target_text=texts,
+            targets=targets,
+            target_text=[described["text"] for described in targets],
             scores=maps.values.to(device),
             predictions=_predictions(model, maps.outputs, len(raw)),
             status=status,
@@ -162,7 +177,7 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps) -> dict[str, Any
 
 
 def _target_probability(model: VisionModel, maps: Maps) -> Tensor | None:
-    """p of the explained class on the clean image; None where the target is no class."""
+    """P of the explained class on the clean image; None where the target is no class."""
     if maps.outputs is None or maps.target.index is None or maps.target.kind not in ("index", "margin"):
         return None
     found = probabilities(maps.outputs, model.task)
@@ -185,16 +200,22 @@ def _predictions(model: VisionModel, outputs: Tensor | None, n: int) -> list[lis
     ]
 
 
-def _describe(target: Target, i: int, text: str) -> dict[str, Any]:
+def _describe(target: Target, i: int, labels: Sequence[str] | None) -> dict[str, Any]:
     def value(values: Tensor | None) -> int | None:
         return None if values is None else int(values[i] if values.ndim else values)
 
+    def label(k: int | None) -> str | None:
+        return labels[k] if labels is not None and k is not None and k < len(labels) else None
+
+    index, other = value(target.index), value(target.other)
     return {
         "kind": target.kind,
         "scale": target.scale,
-        "index": value(target.index),
-        "other": value(target.other),
-        "text": text,
+        "index": index,
+        "label": label(index),
+        "other": other,
+        "other_label": label(other),
+        "text": target.text(i, labels),
     }
 
 
@@ -218,7 +239,9 @@ def _fingerprint_later(model: VisionModel) -> Callable[[], str]:
     version = model.version()
 
     def fingerprint() -> str:
-        return model.fingerprint() if model.version() == version else "unknown: the weights changed after the explanation"
+        return (
+            model.fingerprint() if model.version() == version else "unknown: the weights changed after the explanation"
+        )
 
     return fingerprint
 

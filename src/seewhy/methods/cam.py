@@ -14,7 +14,9 @@ LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
 
 
 @method(
+    title="Grad-CAM",
     family="cam",
+    rows=lambda _: (0, 1),
     resolution="layer",
     picture="positive",
     cost="1 gradient row (backward only down to the layer)",

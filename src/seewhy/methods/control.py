@@ -13,7 +13,9 @@ from seewhy.target import Target
 
 
 @method(
+    title="Random map",
     family="control",
+    rows=lambda _: (1, 0),
     resolution="input",
     picture="positive",
     cost="1 forward row (the prediction; the map needs none)",
@@ -37,7 +39,9 @@ def random_map(model: VisionModel, images: Tensor, target: Target, *, seed: int 
 
 
 @method(
+    title="Edge map",
     family="control",
+    rows=lambda _: (1, 0),
     resolution="input",
     picture="positive",
     cost="1 forward row (the prediction; the map needs none)",

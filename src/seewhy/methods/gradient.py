@@ -21,10 +21,12 @@ from seewhy.target import Target
 
 
 @method(
+    title="Gradient",
     family="gradient",
     resolution="input",
     picture="magnitude",
     cost="1 gradient row",
+    rows=lambda _: (0, 1),
     paper="Simonyan et al. 2013, arXiv:1312.6034, section 3",
 )
 def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Channels = "sum") -> Maps:
@@ -45,9 +47,11 @@ def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Ch
 
 
 @method(
+    title="SmoothGrad",
     family="gradient",
     resolution="input",
     picture="magnitude",
+    rows=lambda p: (1, p["samples"]),
     cost="samples gradient rows + 1 forward row",
     paper="Smilkov et al. 2017, arXiv:1706.03825",
 )
@@ -80,7 +84,9 @@ def smooth_grad(
         halves = _sums_over_noise(model, x, settled, spread, samples, seed)
         mean = halves.sum(0) / samples
         raw = reduce_channels(mean, channels)
-        even, odd = (reduce_channels(h / n, channels) for h, n in zip(halves, (-(-samples // 2), samples // 2), strict=True))
+        even, odd = (
+            reduce_channels(h / n, channels) for h, n in zip(halves, (-(-samples // 2), samples // 2), strict=True)
+        )
         error = (even - odd).abs().flatten(1).sum(1) / (2 * raw.abs().flatten(1).sum(1))
         evidence = {"gradient_norm": norm(mean), "sampling_error": error.nan_to_num(0.0)}
         return Maps(raw, settled, values, outputs, evidence)
@@ -88,9 +94,7 @@ def smooth_grad(
     return by_groups(model, images, target, run)
 
 
-def _sums_over_noise(
-    model: VisionModel, x: Tensor, target: Target, spread: Tensor, samples: int, seed: int
-) -> Tensor:
+def _sums_over_noise(model: VisionModel, x: Tensor, target: Target, spread: Tensor, samples: int, seed: int) -> Tensor:
     """(2, g, C, *axes): gradient sums over the even and the odd samples, in batches of rows (sample-major)."""
     generator = torch.Generator().manual_seed(seed)
     draws: dict[int, Tensor] = {}

@@ -79,7 +79,7 @@ def reduce_channels(values: Tensor, channels: str) -> Tensor:
     """(N, C, *axes) -> (N, *axes): signed sum (the only rule that keeps completeness), max_abs (Simonyan's), or l2."""
     if channels == "max_abs":
         return values.abs().amax(1)
-    return values.square().sum(1).sqrt() if channels == "l2" else values.sum(1)
+    return values.norm(dim=1) if channels == "l2" else values.sum(1)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -89,4 +89,5 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 def norm(values: Tensor) -> Tensor:
     """L2 norm of everything but the first axis: (R,)."""
-    return values.flatten(1).norm(dim=1)
+    length: Tensor = values.flatten(1).norm(dim=1)
+    return length

@@ -21,7 +21,9 @@ FIRST_INTERVALS = 8  # per panel: 65 rows to begin with
 
 
 @method(
+    title="Integrated Gradients",
     family="path",
+    rows=lambda p: (1, p["max_rows"]) if p["rule"] == "adaptive" else (2, p["steps"] + 1),
     resolution="input",
     picture="signed",
     complete=True,
@@ -105,9 +107,7 @@ def nodes_and_weights(rule: str, steps: int) -> tuple[NDArray[np.float64], NDArr
     return nodes, weights, coarse
 
 
-def _fixed(
-    line: _Line, question: Target, rows: Tensor, rule: str, steps: int, tolerance: float, channels: str
-) -> Maps:
+def _fixed(line: _Line, question: Target, rows: Tensor, rule: str, steps: int, tolerance: float, channels: str) -> Maps:
     """The same nodes for every image: rows are node-major, sums run in place, memory is flat in steps."""
     model, g, device = line.model, len(line.start), line.start.device
     with model.guarded(), torch.no_grad():
@@ -160,9 +160,7 @@ def _maps(
     return Maps(raw, settled, values, outputs, evidence)
 
 
-def _adaptive(
-    line: _Line, question: Target, rows: Tensor, tolerance: float, max_rows: int, channels: str
-) -> Maps:
+def _adaptive(line: _Line, question: Target, rows: Tensor, tolerance: float, max_rows: int, channels: str) -> Maps:
     """Refine each image's worst panels, by its own numbers, until gap and path error are under tolerance."""
     model, g, device = line.model, len(line.start), line.start.device
     with model.guarded(), torch.no_grad():

@@ -1,0 +1,58 @@
+"""The command line: a file per command. `seewhy --help` loads neither torch nor numpy."""
+
+import sys
+import tempfile
+import traceback
+
+import typer
+
+from seewhy.errors import SeewhyError
+from seewhy.faces.cli import demo, explain, layers, methods, report
+from seewhy.faces.cli.console import FAULT, INTERRUPTED, UNUSABLE, say
+
+app = typer.Typer(
+    name="seewhy",
+    help="What a vision model is really looking at, with the evidence of how far each answer can be trusted.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("explain")(explain.explain)
+app.command("layers")(layers.layers)
+app.command("methods")(methods.methods)
+app.command("report")(report.report)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"seewhy {importlib.metadata.version('seewhy')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    """What a vision model is really looking at, with the evidence of how far each answer can be trusted."""
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except SeewhyError as error:
+        say(f"error: {error}")
+        sys.exit(UNUSABLE)
+    except KeyboardInterrupt:
+        say("interrupted. What was written before is kept.")
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as error:  # a fault of ours: one line for the user, the traceback for us
+        with tempfile.NamedTemporaryFile("w", prefix="seewhy-fault-", suffix=".txt", delete=False) as file:
+            traceback.print_exc(file=file)
+        say(f"error: a fault of seewhy's own ({type(error).__name__}: {error}). The traceback is in {file.name}")
+        sys.exit(FAULT)

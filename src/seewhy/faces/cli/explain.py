@@ -1,0 +1,248 @@
+"""seewhy explain."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from seewhy.faces.cli import options
+from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, UNUSABLE, progress_bar, result, result_json, say, table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from seewhy.explanation.inputs import Shown
+    from seewhy.model import VisionModel
+    from seewhy.registry import MethodInfo
+
+FORECAST_ABOVE_SECONDS = 30
+ROWS_TO_FORECAST = 60  # fewer rows are not worth a timed one
+GROUP = 8  # images explained before their rows are saved
+Skip = dict[str, str]
+
+
+def explain(
+    images: list[Path] = typer.Argument(help="Image files, or folders of them."),
+    model: str = options.MODEL,
+    weights: Path | None = options.WEIGHTS,
+    method: list[str] = typer.Option(["grad_cam"], help="A method; repeat for several. See: seewhy methods."),
+    target: str | None = typer.Option(None, help="A class name or index, or 'a - b'; default: the predicted class."),
+    layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
+    param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
+    out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
+    labels: Path | None = options.LABELS,
+    seed: int = options.SEED,
+    device: str = options.DEVICE,
+    batch_size: int | None = options.BATCH_SIZE,
+    precision: str = options.PRECISION,
+    max_skipped: int = typer.Option(0, help="More skipped images than this end with exit code 3."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many rows and minutes it will take."),
+    as_json: bool = options.JSON,
+) -> None:
+    """Explain images: maps, evidence and a page in a run folder. Images that cannot be read are listed and skipped."""
+    from seewhy.runfolder import open_folder
+
+    given = options.parameters(param)
+    infos = check_methods(method, given, layer)
+    paths, skipped = find(images)
+    network = options.load_model(model, weights, labels, device, batch_size, precision)
+    check_question(network, target, layer)
+    if dry_run:
+        forecast(network, infos, given, len(paths), dry_run=True, as_json=as_json)
+        return
+    open_folder(out)
+    forecast(network, infos, given, len(paths), dry_run=False, as_json=as_json)
+    work = Work(network, infos, target, layer, seed, given, out)
+    try:
+        with progress_bar() as step:
+            for first in range(0, len(paths), GROUP):
+                step(paths[first].name, first, len(paths))
+                skipped += work.explain(paths[first : first + GROUP])
+    except KeyboardInterrupt:
+        work.finish(paths, skipped)
+        say(f"interrupted: {len(work.records)} rows are kept in {out}, its page shows them.")
+        raise typer.Exit(INTERRUPTED) from None
+    page = work.finish(paths, skipped)
+    show(work.records, skipped, page, as_json=as_json)
+    if not work.records:
+        raise typer.Exit(UNUSABLE)
+    raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
+
+
+def check_methods(names: Sequence[str], given: dict[str, Any], layer: str | None) -> "list[MethodInfo]":
+    """The methods, before anything is loaded: each parameter must belong to one of them, and so must a layer."""
+    import seewhy.methods  # noqa: F401  # fills the registry
+    from seewhy.errors import UsageError
+    from seewhy.registry import check_parameters, find_method
+
+    infos = [find_method(name) for name in dict.fromkeys(names)]
+    for name in given:
+        if name in ("layer", "seed"):
+            raise UsageError(f"{name} is an option of its own: --{name}.")
+        if not any(name in info.parameters for info in infos):
+            check_parameters(infos[0], [name])
+    if layer is not None and not any("layer" in info.parameters for info in infos):
+        raise UsageError(f"method {infos[0].name!r} explains the input: it takes no layer.")
+    return infos
+
+
+def find(sources: Sequence[Path]) -> tuple[list[Path], list[Skip]]:
+    """Image files, folders searched; what holds no image is a listed skip."""
+    from seewhy.data.images import find_images
+    from seewhy.errors import ImageError
+
+    paths: list[Path] = []
+    skipped: list[Skip] = []
+    for source in sources:
+        try:
+            paths += find_images([source])
+        except ImageError as error:
+            skipped.append(_skip(source, error))
+    return list(dict.fromkeys(paths)), skipped
+
+
+def check_question(network: "VisionModel", target: str | None, layer: str | None) -> None:
+    """UsageError or RefusalError, before any image is read, for a target or a layer that the network does not have."""
+    from seewhy.target import resolve
+
+    question = resolve(target, network.labels, network.task)
+    question.check(1, network.output_shape(network.input_shape()))
+    if layer is not None:
+        network.find_layer(layer, network.input_shape(), question)
+
+
+def forecast(
+    network: "VisionModel",
+    infos: "list[MethodInfo]",
+    given: dict[str, Any],
+    images: int,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Rows and minutes at most, from the methods' declarations and one timed gradient row; said where it is long."""
+    forward = gradient = 0
+    for info in infos:
+        own = {name: value for name, value in given.items() if name in info.parameters}
+        rows = info.rows({**info.parameters, **own})
+        forward, gradient = forward + images * rows[0], gradient + images * rows[1]
+    if not dry_run and forward + gradient < ROWS_TO_FORECAST:
+        return
+    seconds = _seconds_per_gradient_row(network)
+    estimate = seconds * (gradient + forward / 3)  # a forward is about a third of a forward and backward
+    text = f"at most {forward} forward and {gradient} gradient rows, about {_duration(estimate)} on {network.device}"
+    if dry_run and as_json:
+        result_json(
+            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(estimate, 1)}
+        )
+    elif dry_run:
+        result(f"{images} images: {text}")
+    elif estimate > FORECAST_ABOVE_SECONDS:
+        say(text)
+
+
+class Work:
+    """One run of the command: explains groups of images, saves every row at once, remembers the records."""
+
+    def __init__(
+        self,
+        network: "VisionModel",
+        infos: "list[MethodInfo]",
+        target: str | None,
+        layer: str | None,
+        seed: int,
+        given: dict[str, Any],
+        out: Path,
+    ) -> None:
+        self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
+        self.given, self.out = given, out
+        self.records: list[dict[str, Any]] = []
+
+    def explain(self, paths: Sequence[Path]) -> list[Skip]:
+        """Explain and save one group; returns what was skipped, with the reason."""
+        import torch
+
+        from seewhy.errors import ImageError
+        from seewhy.explanation import explain_inputs
+        from seewhy.explanation.inputs import read_inputs
+
+        read: list[tuple[Tensor, Shown]] = []
+        skipped: list[Skip] = []
+        for path in paths:
+            try:
+                x, sources = read_inputs(self.network, path)
+                read.append((x, sources[0]))
+            except ImageError as error:
+                skipped.append(_skip(path, error))
+        if read:
+            x, shown = torch.cat([x for x, _ in read]), [source for _, source in read]
+            for info in self.infos:
+                own = {name: value for name, value in self.given.items() if name in info.parameters}
+                layer = self.layer if "layer" in info.parameters else None
+                found = explain_inputs(self.network, x, shown, info.name, self.target, layer, self.seed, own)
+                self.records += found.append_to(self.out)
+        return skipped
+
+    def finish(self, paths: Sequence[Path], skipped: Sequence[Skip]) -> Path:
+        """Write the skipped images into run.json (those of earlier runs stay listed) and render the page."""
+        import seewhy as sw
+        from seewhy.runfolder import read_run, write_run
+
+        now = {str(path) for path in paths} | {item["path"] for item in skipped}
+        earlier = [item for item in read_run(self.out)["skipped"] if item["path"] not in now]
+        write_run(self.out, {"skipped": [*earlier, *skipped]})
+        return sw.report(self.out)
+
+
+def show(records: Sequence[dict[str, Any]], skipped: Sequence[Skip], page: Path, *, as_json: bool) -> None:
+    """The result on stdout, what was skipped on stderr."""
+    if as_json:
+        result_json({"rows": records, "skipped": skipped, "page": str(page.resolve())})
+    else:
+        rows = [
+            (Path(r["image"]["name"]).name, r["method"], r["target"]["text"], r["status"], _trust(r)) for r in records
+        ]
+        table(("image", "method", "explained", "status", "evidence"), rows)
+        result(str(page.resolve()))
+    for item in skipped:
+        say(f"skipped: {item['reason']}")
+    if skipped:
+        say(f"{len(skipped)} skipped, {len({r['image']['name'] for r in records})} explained.")
+
+
+def _trust(record: dict[str, Any]) -> str:
+    numbers = record["evidence"]
+    if "path_error" in numbers:
+        from seewhy.faces.words import percent
+
+        end = "converged" if numbers["converged"] else "NOT converged"
+        gap, error = percent(numbers["completeness_gap_relative"]), percent(numbers["path_error"])
+        return f"gap {gap}, path error {error}, {end}"
+    if "sampling_error" in numbers:
+        return f"sampling error {100 * numbers['sampling_error']:.0f} %"
+    if record["layer"]:
+        return f"layer {record['layer']}, {' x '.join(map(str, record['grid']))} cells"
+    return "" if record["validity"]["target_used"] else "control"
+
+
+def _skip(path: Path, error: Exception) -> Skip:
+    return {"path": str(path), "reason": str(error)}
+
+
+def _seconds_per_gradient_row(network: "VisionModel") -> float:
+    import torch
+
+    from seewhy.model import probe_images
+    from seewhy.target import PREDICTED
+
+    x = probe_images(network.input_shape())[:1].to(network.device)
+    for _ in range(2):  # the first one warms up
+        begun = time.perf_counter()
+        network.input_gradients(x, PREDICTED, torch.zeros(1, dtype=torch.long, device=network.device))
+    return time.perf_counter() - begun
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

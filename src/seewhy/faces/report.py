@@ -1,0 +1,153 @@
+"""The one renderer: pages and notebook fragments from the rows of a run folder. It reads, and computes no map."""
+
+import base64
+from collections.abc import Sequence
+from importlib.resources import files
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from seewhy import draw, runfolder
+from seewhy.explanation import MEANING, Status
+from seewhy.faces import words
+from seewhy.runfolder import Row
+
+PAGE = "index.html"
+TABLE_STEPS = 86  # 255 / 85 = 3 gray levels a step of the browser's palette
+
+
+def report(folder: str | Path) -> Path:
+    """Render the page of a run folder into it, from its files alone; returns the page's path."""
+    run, rows = runfolder.read_run(folder), runfolder.read(folder)
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(photos=_photos(rows), run=run, style=_style(), palettes=_palettes(), about=_about(rows))
+    )
+    path = Path(folder) / PAGE
+    runfolder.write_file(path, page.encode())
+    return path
+
+
+def fragment(rows: Sequence[Row]) -> str:
+    """The same photos and maps as a piece of HTML for a notebook."""
+    template = _environment().get_template("fragment.html.j2")
+    return template.render(photos=_photos(rows), style=_style(), palettes=_palettes())
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=PackageLoader("seewhy.faces"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _style() -> str:
+    return files("seewhy.faces").joinpath("templates/style.css").read_text("utf-8")
+
+
+def _photos(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One entry per photo, with its maps in the order in which they were computed; controls come last."""
+    photos: dict[tuple[str, str], dict[str, Any]] = {}
+    for record, raw, shown in rows:
+        image = record["image"]
+        key = (image["name"], image["pixels_sha256"])
+        if key not in photos:
+            photos[key] = {
+                "name": Path(image["name"]).name or image["name"],
+                "uri": _jpeg(shown) if shown is not None else None,
+                "aspect": f"{shown.shape[1]} / {shown.shape[0]}" if shown is not None else "1 / 1",
+                "notes": image["notes"],
+                "predictions": [{**p, "percent": words.percent(p["probability"])} for p in record["predictions"]],
+                "asked": {},
+                "controls": [],
+            }
+        card = _card(record, raw)
+        if record["validity"]["target_used"]:
+            asked = photos[key]["asked"].setdefault(
+                words.heading(record), {"exactly": words.question(record), "cards": []}
+            )
+            asked["cards"].append(card)
+        else:
+            photos[key]["controls"].append(card)
+    return list(photos.values())
+
+
+def _card(record: runfolder.Record, raw: draw.FloatMap) -> dict[str, Any]:
+    status = Status(record["status"])
+    card = {
+        "title": record["title"],
+        "what": record["summary"],
+        "evidence": words.evidence(record),
+        "picture": record["drawn_as"],
+        "status": None if status is Status.OK else MEANING[status],
+        "grid": " × ".join(map(str, record["grid"])),
+        "uri": None,
+    }
+    if status is not Status.OK or raw.ndim != 2:
+        return {
+            **card,
+            "status": card["status"] or f"a map with {raw.ndim} axes is not drawn here: see {record['map']['file']}",
+        }
+    limit = draw.limit_of(raw)
+    own = draw.bar_labels(raw, record["drawn_as"], limit)
+    signed = draw.bar_labels(raw, "signed", limit)
+    return {**card, "uri": _gray_png(raw, limit), "own": own, "signed": signed}
+
+
+def _gray_png(raw: draw.FloatMap, limit: float) -> str:
+    """The map at its native grid as 8-bit gray: 128 is zero, 1 and 255 are -limit and +limit."""
+    gray = np.rint(128 + 127 * (raw / limit).clip(-1, 1)).astype(np.uint8)
+    return _uri(Image.fromarray(gray), "PNG", optimize=True)
+
+
+def _jpeg(shown: draw.RGB) -> str:
+    return _uri(Image.fromarray(shown), "JPEG", quality=88)
+
+
+def _uri(image: Image.Image, kind: str, **options: Any) -> str:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _palettes() -> dict[str, dict[str, Any]]:
+    """Per picture: what the browser maps gray to, channel by channel, and the color bar as a gradient."""
+    gray = np.linspace(0, 255, TABLE_STEPS)
+    value = ((gray - 128) / 127).clip(-1, 1)
+    places = {"positive": value.clip(0, 1), "magnitude": np.abs(value), "signed": (value + 1) / 2}
+    found = {}
+    for picture, place in places.items():
+        colors = draw.palette("signed" if picture == "signed" else "positive", 1001)
+        table = colors[np.rint(place * 1000).astype(int)]
+        stops = np.rint(colors[::100] * 255).astype(int)
+        found[picture] = {
+            "channels": {name: " ".join(f"{v:.3f}" for v in table[:, c]) for c, name in enumerate("RGB")},
+            "bar": ", ".join(f"rgb({r} {g} {b})" for r, g, b in stops),
+        }
+    return found
+
+
+def _about(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Where the page's numbers come from: one line per fact, from the records."""
+    if not rows:
+        return []
+    first = rows[0][0]["provenance"]
+    return [
+        ("network", f"{first['model']}, {first['task']}"),
+        ("weights (SHA-256)", first["model_sha256"]),
+        (
+            "precision, device",
+            f"{rows[0][0]['validity']['precision']} on {first['device']} ({first['threads']} threads)",
+        ),
+        ("seed", str(first["seed"])),
+        ("versions", f"seewhy {first['seewhy']}, torch {first['torch']}, Python {first['python']}"),
+        ("rows", str(len(rows))),
+    ]
