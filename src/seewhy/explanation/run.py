@@ -135,7 +135,7 @@ def _status(info: MethodInfo, maps: Maps) -> list[Status]:
             found.append(Status.NON_FINITE)
         elif info.needs_gradients and slope is not None and float(slope[i]) == 0:
             found.append(Status.ZERO_GRADIENT)
-        elif float(cells.max()) == float(cells.min()):
+        elif len(cells) > 1 and float(cells.max()) == float(cells.min()):
             found.append(Status.CONSTANT)
         elif info.picture == "positive" and float(cells.max()) <= 0:
             found.append(Status.ALL_NEGATIVE)

@@ -64,7 +64,7 @@ def edge_map(model: VisionModel, images: Tensor, target: Target) -> Maps:
 
 def _generator(image: Tensor, seed: int) -> torch.Generator:
     content = image.detach().cpu().contiguous().numpy().tobytes()
-    return torch.Generator().manual_seed(zlib.crc32(content) ^ (seed << 32))
+    return torch.Generator().manual_seed(zlib.crc32(content, seed))  # torch's CPU generator takes 32 bits
 
 
 def _sobel(gray: Tensor) -> Tensor:

@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types docs bench clean
+
+help: ## Print the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+demo: $(VENV)/installed-demo ## Explain six real photos under a real network; prints the path of the page
+	@$(BIN)/seewhy demo --out seewhy-demo
+
+test: $(VENV)/installed-dev ## Run the whole test suite; prints the ten slowest tests
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev ## Check style and formatting
+	@$(BIN)/ruff check src tests benchmarks
+	@$(BIN)/ruff format --check src tests benchmarks
+
+types: $(VENV)/installed-dev ## Check types (mypy, strict)
+	@$(BIN)/mypy
+
+docs: $(VENV)/installed-dev ## Write the generated parts of docs/ again
+	@$(BIN)/python tests/test_docs.py
+
+bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks.md (minutes)
+	@$(BIN)/python benchmarks/grad_cam.py
+
+clean: ## Remove the virtual environment and every cache
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/installed-%: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "seewhy needs Python 3.11 or newer; 'make PYTHON=python3.12 ...' chooses another one" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing seewhy[$*] into $(VENV); torch is large, this takes minutes the first time" >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@

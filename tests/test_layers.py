@@ -1,0 +1,94 @@
+"""Imports go strictly down: each room may import the rooms before it, never one beside or above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
+
+# Lower rooms first; rooms on one line do not import each other. A folder is one room, with an order of its own below.
+ORDER = [
+    ["errors"],
+    ["registry"],
+    ["capture"],
+    ["target"],
+    ["layers"],
+    ["model"],
+    ["load", "data", "perturb", "draw", "runfolder"],
+    ["methods"],
+    ["explanation"],
+    ["faces", "demo"],
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+INSIDE = {
+    "data": [["geometry"], ["images"]],
+    "methods": [["maps"], ["gradient", "path", "cam", "control"]],
+    "explanation": [["inputs"], ["result"], ["run"]],
+    "faces": [["words"], ["report"], ["cli"]],
+}
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported(path):
+    """Every seewhy module that a file imports, also inside functions; `import seewhy as sw` counts as 'seewhy'."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "seewhy")
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "seewhy":
+            for alias in node.names:
+                inner = SOURCE.joinpath(*node.module.split(".")[1:], alias.name)
+                is_module = inner.with_suffix(".py").exists() or inner.is_dir()
+                yield f"{node.module}.{alias.name}" if is_module else node.module
+
+
+def room_of(path):
+    return path.relative_to(SOURCE).with_suffix("").parts
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_go_strictly_down(path):
+    here = room_of(path)
+    if here == ("__init__",):
+        return  # the public names, resolved on first use
+    for name in imported(path):
+        there = tuple(name.split(".")[1:])
+        if not there:
+            assert here[0] in ("faces", "demo"), f"{path.name} imports the public package from below it"
+        elif there[0] != here[0]:
+            assert RANK[there[0]] < RANK[here[0]], f"{'.'.join(here)} must not import {name}"
+        elif here[0] in INSIDE and len(there) > 1 and here[-1] != "__init__":
+            ranks = {file: rank for rank, files in enumerate(INSIDE[here[0]]) for file in files}
+            below = ranks[there[1]] < ranks[here[1]]
+            assert below or there[1] == here[1] == "cli", f"{'.'.join(here)} must not import {name}"
+
+
+def test_every_room_has_its_place_in_the_order():
+    rooms = {room_of(path)[0] for path in FILES} - {"__init__"}
+    assert rooms == set(RANK)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_files_and_functions_stay_small(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert code_lines(node, text) <= 40, f"{node.name} has {code_lines(node, text)} code lines"
+
+
+def code_lines(function, text):
+    """Lines of a function without its docstring, comments, blank lines and nested signature lines."""
+    first = function.body[0]
+    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    start = function.body[1].lineno if documented and len(function.body) > 1 else first.lineno
+    lines = text.splitlines()[start - 1 : function.end_lineno]
+    return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))
+
+
+def test_there_is_no_drawer_for_everything():
+    assert not [path for path in FILES if path.stem in ("utils", "helpers", "misc", "common")]
+
+
+def test_the_demo_uses_public_names_only():
+    assert {name for path in (SOURCE / "demo").rglob("*.py") for name in imported(path)} == {"seewhy"}
