@@ -306,7 +306,8 @@ class VisionModel:
 
     def version(self) -> tuple[tuple[int, int], ...]:
         """Identity and version counter of every parameter and buffer: it changes whenever one of them does."""
-        tensors = (*self.module.parameters(), *self.module.buffers())
+        modules = capture.submodules(self.module)
+        tensors = (*capture.parameters(modules), *capture.buffers(modules))
         return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
 
     def __repr__(self) -> str:

@@ -1,5 +1,6 @@
 """What users pass as images, as one tensor in the model's pixel space, with what was done to each."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,12 +89,12 @@ def _checked(images: Tensor, model: VisionModel) -> Tensor:
     if not images.is_floating_point():
         raise UsageError(f"images must be float in [0, 1]; got {images.dtype}. For 8-bit pixels: images.float() / 255.")
     x = images.detach().clone().float()  # outside inference mode a clone is an ordinary tensor again
-    if not torch.isfinite(x).all():
+    low, high = (float(v) for v in torch.aminmax(x))  # one pass; NaN and infinity show in them
+    if not math.isfinite(low) or not math.isfinite(high):
         bad = [i for i, image in enumerate(x) if not torch.isfinite(image).all()]
         raise UsageError(f"images {bad[:10]} hold values that are not finite (NaN or infinity).")
     if model.mean is not None and x.shape[1] != model.channels:
         raise UsageError(f"images have {x.shape[1]} channels, the model takes {model.channels}.")
-    low, high = float(x.min()), float(x.max())
     if model.bounds is not None and (low < model.bounds[0] - 1e-6 or high > model.bounds[1] + 1e-6):
         raise UsageError(
             f"images hold values from {low:.3g} to {high:.3g}; a wrapped model takes pixels in [0, 1] and normalizes them "

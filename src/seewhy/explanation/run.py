@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -255,8 +256,15 @@ def _provenance(model: VisionModel, seed: int) -> dict[str, Any]:
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "seed": seed,
+        **_versions(),
+    }
+
+
+@cache
+def _versions() -> dict[str, str]:
+    return {
         "seewhy": importlib.metadata.version("seewhy"),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),
     }

@@ -1,0 +1,147 @@
+"""Grad-CAM against a plain inference forward and against the peers, in one process on one machine.
+
+Each round times the plain forward and every tool once, in a rotated order; a ratio is taken within the round. Reported is the
+median ratio over the rounds with its 95 % bootstrap interval. Writes docs/benchmarks.md. Run by `make bench`.
+"""
+
+import argparse
+import importlib.metadata
+import platform
+import time
+from pathlib import Path
+
+import captum.attr
+import numpy as np
+import torch
+import torchvision
+from pytorch_grad_cam import GradCAM as PytorchGradCam
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+from torchcam.methods import GradCAM as TorchCam
+
+import seewhy as sw
+
+PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+GOAL = {1: 1.15, 8: 1.05}
+
+
+def models():
+    """Name -> wrapped model; resnet50 has random weights, which cost the same."""
+    torch.manual_seed(0)
+    yield "lite0", sw.load("lite0")
+    yield "resnet50", sw.wrap(torchvision.models.resnet50(weights=None).eval(), size=224, **IMAGENET)
+
+
+def contestants(model, x):
+    """Name -> a call that gives one Grad-CAM per image; the peers are told the class, we settle it in the same forward."""
+    module, layer = model.module, dict(model.module.named_modules())[model.default_layer().name]
+    shape = (1, -1, 1, 1)
+    z = (x - torch.tensor(model.mean).view(shape)) / torch.tensor(model.std).view(shape)
+    with torch.inference_mode():
+        classes = module(z).argmax(1)
+    captum_cam = captum.attr.LayerGradCam(module, layer)
+    pytorch_cam = PytorchGradCam(model=module, target_layers=[layer])
+    targets = [ClassifierOutputTarget(int(c)) for c in classes]
+
+    def plain():
+        with torch.inference_mode():
+            return module(z)
+
+    def seewhy():
+        return sw.explain(model, x, "grad_cam")
+
+    def captum_():
+        return captum_cam.attribute(z, target=classes)
+
+    def grad_cam():
+        return pytorch_cam(input_tensor=z, targets=targets)
+
+    def torchcam():
+        with TorchCam(module, target_layer=layer) as extractor:
+            return extractor(classes.tolist(), module(z))
+
+    return {"plain forward": plain, "seewhy": seewhy, "captum": captum_, "grad-cam": grad_cam, "torchcam": torchcam}
+
+
+def measure(calls, rounds):
+    """Seconds (rounds, contestants), each round in a rotated order, after one warm-up of everything."""
+    names = list(calls)
+    for call in calls.values():
+        call()
+    seconds = np.zeros((rounds, len(names)))
+    for r in range(rounds):
+        for k in range(len(names)):
+            place = (k + r) % len(names)
+            begun = time.perf_counter()
+            calls[names[place]]()
+            seconds[r, place] = time.perf_counter() - begun
+    return names, seconds
+
+
+def interval(ratios, draws=10_000):
+    """95 % bootstrap interval of the median."""
+    generator = np.random.default_rng(0)
+    medians = np.median(generator.choice(ratios, (draws, len(ratios))), axis=1)
+    return np.percentile(medians, [2.5, 97.5])
+
+
+def rows(rounds):
+    """One table row per model, batch and tool."""
+    for name, model in models():
+        for batch in (1, 8):
+            x = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+            names, seconds = measure(contestants(model, x), rounds)
+            for place, tool in enumerate(names[1:], 1):
+                ratios = seconds[:, place] / seconds[:, 0]
+                low, high = interval(ratios)
+                goal = f"{GOAL[batch]:.2f}" if tool == "seewhy" else ""
+                milliseconds = 1000 * np.median(seconds[:, place]) / batch
+                row = f"| {name} | {batch} | {tool} | {np.median(ratios):.2f} | {low:.2f} to {high:.2f} | {goal} | {milliseconds:.0f} |"
+                print(row, flush=True)
+                yield row
+
+
+def processor():
+    """The processor's name and features that matter here."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return platform.processor()
+    model = next((line.split(":")[1].strip() for line in text.splitlines() if line.startswith("model name")), "")
+    features = [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f" {f} " in text or f" {f}\n" in text]
+    return f"{model} ({', '.join(features)})"
+
+
+def main():
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=31, help="at least 25 for the page")
+    rounds = parser.parse_args().rounds
+    found = list(rows(rounds))
+    packages = ("seewhy", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    PAGE.write_text(
+        "\n".join(
+            [
+                "# Grad-CAM against a plain forward and the peers",
+                "",
+                "Written by `make bench`. Time of one call that gives a Grad-CAM of every image in the batch, as a ratio to a plain",
+                "inference forward of the same batch in the same round; float32, 224 px, default layer. The peers are told the class;",
+                "seewhy settles the predicted class in the same forward, checks the input and restores the network, and all of that is",
+                f"in its time. Median over {rounds} interleaved rounds in one process with its 95 % bootstrap interval.",
+                "",
+                f"Machine: {processor()}, {torch.get_num_threads()} threads. Versions: {versions}.",
+                "",
+                "| network | batch | tool | x plain forward | 95 % interval | goal | ms per image |",
+                "|---|---|---|---|---|---|---|",
+                *found,
+                "",
+            ]
+        ),
+        "utf-8",
+    )
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

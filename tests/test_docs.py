@@ -1,0 +1,102 @@
+"""Every snippet of the documentation runs, and its generated parts are fresh. As a script: writes those parts again."""
+
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+METHODS = ROOT / "docs" / "methods.md"
+
+
+def methods_page():
+    import seewhy as sw
+
+    lines = [
+        "# The methods",
+        "",
+        "Made by `make docs` from what each method declares about itself; tests hold the declarations against what it does.",
+        "",
+        "| method | what it shows | resolution | uses the target | complete | cost per image | paper |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for m in sw.methods():
+        flags = ["yes" if flag else "no" for flag in (m.uses_target, m.complete)]
+        lines.append("| " + " | ".join([f"`{m.name}`", m.summary, m.resolution, *flags, m.cost, m.paper]) + " |")
+    for m in sw.methods():
+        lines += ["", f"## {m.title} (`{m.name}`)", "", "```", *docstring(m).splitlines(), "```", ""]
+        lines += ["Parameters: " + (", ".join(f"`{k}={v!r}`" for k, v in m.parameters.items()) or "none") + "."]
+    return "\n".join(lines) + "\n"
+
+
+def docstring(info):
+    import inspect
+
+    return inspect.getdoc(info.function)
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def folder_with_a_cat(tmp_path, monkeypatch):
+    photo = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "chelsea.png"
+    shutil.copy(photo, tmp_path / "cat.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
+    scope = {}
+    for block in blocks(page, "python"):
+        exec(compile(block, page.name, "exec"), scope)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "console")], ids=lambda p: p.name)
+def test_every_command_runs(page, folder_with_a_cat):
+    commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
+    for command in commands:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "seewhy", *shlex.split(command)[1:]], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip()
+
+
+def test_the_method_table_is_fresh():
+    assert METHODS.read_text("utf-8") == methods_page(), "run: make docs"
+
+
+def test_every_public_name_is_documented_somewhere():
+    import seewhy as sw
+
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    errors = {"SeewhyError", "UsageError", "ImageError", "RefusalError", "MissingExtraError"}
+    types = {"Explanation", "Status", "Target", "VisionModel"}
+    assert [name for name in sw.__all__ if name not in errors | types and f"sw.{name}" not in text] == []
+
+
+def test_links_between_pages_lead_somewhere():
+    for page in PAGES:
+        for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text("utf-8")):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_make_help_lists_the_readmes_commands():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    for target in re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text("utf-8")):
+        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+
+
+if __name__ == "__main__":
+    METHODS.write_text(methods_page(), "utf-8")
+    print(f"wrote {os.path.relpath(METHODS)}")  # noqa: T201  # said by `make docs`
