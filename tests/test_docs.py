@@ -5,11 +5,12 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from seewhy.faces.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -65,10 +66,8 @@ def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
 def test_every_command_runs(page, folder_with_a_cat):
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     for command in commands:
-        done = subprocess.run(
-            [Path(sys.executable).parent / "seewhy", *shlex.split(command)[1:]], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, shlex.split(command)[1:])
+        assert done.exit_code == 0, done.output
         assert done.stdout.strip()
 
 
@@ -93,8 +92,8 @@ def test_links_between_pages_lead_somewhere():
 
 def test_make_help_lists_the_readmes_commands():
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    for target in re.findall(r"`?make (\w+)", (ROOT / "README.md").read_text("utf-8")):
-        assert re.search(rf"^{target}:.*## ", makefile, re.MULTILINE), target
+    for target in re.findall(r"^make (\w+)|`make (\w+)`", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:.*## ", makefile, re.MULTILINE), target
 
 
 if __name__ == "__main__":
