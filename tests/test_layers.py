@@ -81,7 +81,9 @@ def test_files_and_functions_stay_small(path):
 def code_lines(function, text):
     """Lines of a function without its docstring, comments, blank lines and nested signature lines."""
     first = function.body[0]
-    documented = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    documented = (
+        isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    )
     start = function.body[1].lineno if documented and len(function.body) > 1 else first.lineno
     lines = text.splitlines()[start - 1 : function.end_lineno]
     return sum(1 for line in lines if line.strip() and not line.strip().startswith("#"))

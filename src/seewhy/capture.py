@@ -28,10 +28,13 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
-        stack.enter_context(_random_states(seed))
+        for kind in ("cpu", "cuda", "mps"):  # the precision is ours to choose, not that of the code around the call
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(random_states(seed))
         modules = submodules(module)
         training = [m for m in modules if m.training]
-        tensors = _own_tensors(modules)
+        stores = _lend_copies(modules)
         tracked = [p for p in parameters(modules) if p.requires_grad and not p.is_inference()]
         try:
             for m in training:
@@ -44,8 +47,9 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[None]:
                 p.requires_grad_(True)
             for m in training:
                 m.training = True
-            for store, name, tensor in tensors:
-                store[name] = tensor
+            for store, tensors in stores:
+                store.clear()
+                store.update(tensors)
 
 
 def submodules(module: nn.Module) -> list[nn.Module]:
@@ -70,29 +74,34 @@ def buffers(modules: Sequence[nn.Module]) -> list[Tensor]:
     return list({id(b): b for m in modules for b in m._buffers.values() if b is not None}.values())
 
 
-def _own_tensors(modules: Sequence[nn.Module]) -> list[tuple[Any, str, Tensor]]:
+def _lend_copies(modules: Sequence[nn.Module]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Replace buffers (a forward may write to them) and inference tensors (autograd refuses them) by copies.
 
-    Returns what is to be put back. Tensors that several modules share stay shared. Scripted and exported modules keep
-    their tensors elsewhere and are left alone.
+    Returns each store with what is to be put back into it. Tensors that several modules share stay shared. Scripted
+    modules keep their tensors elsewhere and are left alone.
     """
-    kept: list[tuple[Any, str, Tensor]] = []
+    kept: list[tuple[dict[str, Any], dict[str, Any]]] = []
     copies: dict[int, Tensor] = {}
-    plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    stores: list[tuple[dict[str, Any], bool]] = [(m._buffers, True) for m in plain]
-    for store, always in [*stores, *((m._parameters, False) for m in plain)]:
-        for name, tensor in store.items():
-            if tensor is not None and (always or tensor.is_inference()):
-                kept.append((store, name, tensor))
-                if id(tensor) not in copies:
-                    copies[id(tensor)] = tensor.detach().clone()
-                copy = copies[id(tensor)]
-                store[name] = copy if always else nn.Parameter(copy, requires_grad=False)
+
+    def copy(tensor: Tensor) -> Tensor:
+        if id(tensor) not in copies:
+            copies[id(tensor)] = tensor.detach().clone()
+        return copies[id(tensor)]
+
+    for m in modules:
+        if isinstance(m, torch.jit.ScriptModule):
+            continue
+        kept.append((m._buffers, dict(m._buffers)))
+        m._buffers.update({name: copy(b) for name, b in m._buffers.items() if b is not None})
+        lent = {name: p for name, p in m._parameters.items() if p is not None and p.is_inference()}
+        if lent:
+            kept.append((m._parameters, dict(m._parameters)))
+            m._parameters.update({name: nn.Parameter(copy(p), requires_grad=False) for name, p in lent.items()})
     return kept
 
 
 @contextmanager
-def _random_states(seed: int) -> Iterator[None]:
+def random_states(seed: int) -> Iterator[None]:
     """Seed the global generators for the inside, and put their states back afterwards."""
     cpu, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]  # torch's own gap
@@ -188,7 +197,7 @@ def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[...,
                 f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it."
             )
         torch.set_grad_enabled(True)  # from here on a graph is needed; the `no_grad` around the call ends it
-        kept = tensor if tensor.requires_grad else tensor.detach().requires_grad_()
+        kept = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
         captured[slot] = kept
         return _replace_first_tensor(output, kept.clone())
 
@@ -209,14 +218,15 @@ def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ..
         def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if tensor is not None:
-                records.append((name, module, counts.get(name, 0), tensor, (id(tensor), tensor._version)))
+                version = -1 if tensor.is_inference() else tensor._version
+                records.append((name, module, counts.get(name, 0), tensor, (id(tensor), version)))
             counts[name] = counts.get(name, 0) + 1
 
         return hook
 
     with torch.no_grad(), ExitStack() as hooks:
         for name, submodule in module.named_modules():
-            if name:
+            if name and not isinstance(submodule, torch.jit.ScriptModule):
                 hooks.callback(submodule.register_forward_hook(record(name)).remove)
         output = call()
     found: list[tuple[Site, tuple[int, ...], str]] = []
@@ -250,6 +260,14 @@ def first_tensor(output: Any) -> Tensor | None:
         return output
     values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
     return next((value for value in values if isinstance(value, Tensor)), None)
+
+
+def tensors(output: Any) -> list[Tensor]:
+    """Every tensor in an output, whatever it is nested in."""
+    if isinstance(output, Tensor):
+        return [output]
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return [tensor for value in values for tensor in tensors(value)]
 
 
 def _replace_first_tensor(output: Any, tensor: Tensor) -> Any:
@@ -293,6 +311,7 @@ def where_graph_is_cut(module: nn.Module, call: Call) -> str:
 
     with torch.enable_grad(), ExitStack() as hooks:
         for name, submodule in module.named_modules():
-            hooks.callback(submodule.register_forward_hook(record(name or "the network itself")).remove)
+            if not isinstance(submodule, torch.jit.ScriptModule):
+                hooks.callback(submodule.register_forward_hook(record(name or "the network itself")).remove)
         call()
     return lost[0] if lost else "outside any submodule, in the forward of the network itself"

@@ -50,7 +50,7 @@ def heatmap(raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
     return colors
 
 
-def enlarge(colors: RGB, size: tuple[int, int]) -> RGB:
+def enlarge(colors: RGB, size: tuple[int, ...]) -> RGB:
     """(h, w, 3) to (*size, 3) by nearest cell: the grid stays visible."""
     image = Image.fromarray(colors).resize((size[1], size[0]), Image.Resampling.NEAREST)
     return np.asarray(image)

@@ -1,5 +1,6 @@
 """What seewhy says when it cannot go on: what was given, what was expected, what exists, one fix."""
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -28,6 +29,19 @@ class MissingExtraError(SeewhyError):
             f"{purpose} needs the package '{package}', which is not installed: "
             f"run  pip install 'seewhy[{extra}]'  (from a clone:  pip install '.[{extra}]')"
         )
+
+
+def whole_number(name: str, value: object, *, at_least: int) -> None:
+    """UsageError unless value is a whole number (no bool, no float, no text) of at least `at_least`."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise UsageError(f"{name} is a whole number of at least {at_least}; got {value!r}.")
+
+
+def real_number(name: str, value: object, *, at_least: float, above: bool = False) -> None:
+    """UsageError unless value is a finite number >= at_least, or > at_least where `above`."""
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number) or number < at_least or (above and number == at_least):
+        raise UsageError(f"{name} is a number {'above' if above else 'of at least'} {at_least:g}; got {value!r}.")
 
 
 def near_names(given: str, known: Iterable[str]) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from seewhy import capture
 from seewhy.capture import Call, Score, Site
 from seewhy.errors import RefusalError
-from seewhy.target import scores
 
 Kind = Literal["channels first", "channels last", "tokens"]
 
@@ -96,11 +96,11 @@ class Trace:
 
     def __init__(self, module: nn.Module, call: Call, axes: Sequence[int], score: Score) -> None:
         sites, output = capture.trace(module, call)
-        self._call = call
-        self._output = scores(output).float()
+        self._call, self._score = call, score
+        self._said = self._everything_said(output)
         self._same = {site.name: twin for site, _, twin in sites}
         self._verdicts: dict[str, bool] = {}
-        found = [_layer(site, form, shape) for site, form, shape in _with_forms(sites, len(self._output), axes)]
+        found = [_layer(site, form, shape) for site, form, shape in _with_forms(sites, len(self._said), axes)]
         spatial = [layer for layer in found if layer.usable]
         _, gradients, _ = capture.activations_and_gradients(call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
@@ -114,11 +114,18 @@ class Trace:
         """
         key = self._same[layer.name]
         if key not in self._verdicts:
-            swapped = scores(capture.output_with_swapped_rows(self._call, layer.site)).float()
-            wanted = self._output.flip(0)
-            bound = BYPASS_TOLERANCE * (self._output - wanted).abs().max()
+            swapped = self._everything_said(capture.output_with_swapped_rows(self._call, layer.site))
+            wanted = self._said.flip(0)
+            bound = BYPASS_TOLERANCE * (self._said - wanted).abs().max()
             self._verdicts[key] = bool((swapped - wanted).abs().max() <= bound)
         return self._verdicts[key]
+
+    def _everything_said(self, output: Any) -> Tensor:
+        """(2, numbers): the score, and every tensor of the output that has a row per image."""
+        with torch.no_grad():
+            score = self._score(output).float().view(-1, 1)
+        tensors = [t for t in capture.tensors(output) if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
+        return torch.cat([score, *(t.float().flatten(1) for t in tensors)], 1)
 
     def choose(self) -> Layer:
         """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
@@ -174,9 +181,10 @@ def _form(shape: tuple[int, ...], batch: int, axes: Sequence[int], grids: set[tu
     if shape[0] != batch:
         return None
     if len(shape) == 2 + len(axes):
-        if _same_proportions(shape[2:], axes):
-            return Form("channels first", shape[2:])
-        return Form("channels last", shape[1:-1]) if _same_proportions(shape[1:-1], axes) else None
+        first, last = _same_proportions(shape[2:], axes), _same_proportions(shape[1:-1], axes)
+        if last and (not first or (shape[1:-1] in grids and shape[2:] not in grids)):
+            return Form("channels last", shape[1:-1])  # where both fit, a grid that was seen before decides
+        return Form("channels first", shape[2:]) if first else None
     if len(shape) != 3 or len(axes) != 2:
         return None
     for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):

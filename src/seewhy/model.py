@@ -13,14 +13,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import capture
-from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.errors import RefusalError, UsageError, near_names, real_number, whole_number
 from seewhy.layers import Layer, LayerTable, Trace
 from seewhy.target import PREDICTED, TASKS, Target, Task, scores
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 BATCHES_TO_TIME = (4, 8, 16)  # on a CPU more rows a forward can be slower: 17 ms an image at 4, 43 at 32 were measured
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
+TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
 
 
@@ -60,7 +62,7 @@ class VisionModel:
         self._moments: tuple[Tensor, Tensor] | None = None
         self._timed_batch: int | None = None
         self._guarded = 0
-        self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._traces: dict[tuple[Any, ...], tuple[Trace, Target]] = {}  # the target is kept for its id
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._fingerprint: tuple[tuple[Any, ...], str] | None = None
 
@@ -89,18 +91,22 @@ class VisionModel:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
         x = x.to(self.device)
         if self.mean is not None and self.std is not None:
-            if self._moments is None or self._moments[0].device != x.device:
-                shape = (1, -1, *[1] * (x.ndim - 2))
-                self._moments = (
-                    torch.tensor(self.mean, device=x.device).view(shape),
-                    1 / torch.tensor(self.std, device=x.device).view(shape),
-                )
-            x = (x - self._moments[0]) * self._moments[1]
+            mean, scale = self._moments_for(x)
+            x = (x - mean) * scale
         first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if first is not None and first.dtype != x.dtype:
             x = x.to(first.dtype)
         with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
             return self.module(x)
+
+    def _moments_for(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and 1 / std, shaped and placed for x; made once."""
+        if self._moments is None or self._moments[0].device != x.device or self._moments[0].ndim != x.ndim:
+            with torch.inference_mode(False):
+                mean, std = (torch.tensor(v, dtype=torch.float32, device=x.device) for v in (self.mean, self.std))
+                shape = (1, -1, *[1] * (x.ndim - 2))
+                self._moments = (mean.view(shape), 1 / std.view(shape))
+        return self._moments
 
     def predict(self, images: Tensor) -> Tensor:
         """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
@@ -119,7 +125,7 @@ class VisionModel:
         with self.guarded():
             gradient, outputs = capture.input_gradient(self.module, self.forward, x, self._score(target, rows, values))
         self.gradient_rows += len(x)
-        return gradient.float(), values[0], outputs
+        return gradient.float(), values[0].float(), outputs
 
     def activations_and_gradients(
         self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
@@ -193,7 +199,7 @@ class VisionModel:
         cost: dict[int, float] = {}
         with self.guarded(), torch.no_grad():
             for size in (BATCHES_TO_TIME[0], *BATCHES_TO_TIME):  # the first one warms up and is overwritten
-                x = torch.full((size, *shape), 0.5)
+                x = torch.full((size, *shape), 0.5, dtype=torch.float32)
                 begun = time.perf_counter()
                 self.forward(x)
                 cost[size] = (time.perf_counter() - begun) / size
@@ -206,15 +212,11 @@ class VisionModel:
         key = tuple(shape)
         if key not in self._output_shapes:
             with self.guarded(), torch.no_grad():
-                table = scores(self.forward(torch.full((2, *key), 0.5)))
+                table = scores(self.forward(torch.full((1, *key), 0.5, dtype=torch.float32)))
+            outputs = table.shape[1] if table.ndim == 2 else 1
+            if self.labels is not None and outputs > 1 and len(self.labels) != outputs:
+                raise UsageError(f"{len(self.labels)} labels given, but the network has {outputs} outputs.")
             self._output_shapes[key] = tuple(table.shape)
-            if (
-                self.labels is not None
-                and table.ndim == 2
-                and table.shape[1] > 1
-                and len(self.labels) != table.shape[1]
-            ):
-                raise UsageError(f"{len(self.labels)} labels given, but the network has {table.shape[1]} outputs.")
         return self._output_shapes[key]
 
     def input_shape(self) -> tuple[int, ...]:
@@ -246,10 +248,12 @@ class VisionModel:
         self, given: str | nn.Module | Sequence[str | nn.Module], shape: Sequence[int], target: Target
     ) -> Layer:
         """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
-        if not isinstance(given, str | nn.Module):
+        if isinstance(given, list | tuple):
             if len(given) != 1:
                 raise UsageError(f"this method takes one layer; {len(given)} were given.")
             given = given[0]
+        if not isinstance(given, str | nn.Module):
+            raise UsageError(f"a layer is a name or a module of the network, not {type(given).__name__}.")
         trace = self._trace(shape, target)
         if isinstance(given, nn.Module):
             matches = [layer for layer in trace.layers if layer.site.module is given]
@@ -268,10 +272,11 @@ class VisionModel:
             with self.guarded(), torch.no_grad():
                 better = trace.choose().name
             raise RefusalError(f"no map can be taken at layer {shown}: {matches[0].why_not}. Usable here: {better!r}.")
-        return matches[0]
+        with self.guarded(), torch.no_grad():
+            return replace(matches[0], trunk=trace.trunk(matches[0]))
 
     def _trace(self, shape: Sequence[int], target: Target) -> Trace:
-        """The network's layers for this input shape; found once, kept, not counted."""
+        """The network's layers for this input shape, from two probe rows; found once, kept, not counted."""
         if isinstance(self.module, torch.jit.ScriptModule):
             raise RefusalError(
                 "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map. "
@@ -282,15 +287,22 @@ class VisionModel:
             "output",
             "region",
         )  # a class question is asked of the class that is predicted
-        key = (tuple(shape), target.kind if own else None, id(target.function))
+        key = (tuple(shape), *((target.kind, id(target.function), id(target.mask), str(target.index)) if own else ()))
         if key not in self._traces:
+            if len(self._traces) == TRACES_KEPT:
+                del self._traces[next(iter(self._traces))]
             probes = probe_images(shape).to(self.device)
             rows = torch.arange(len(probes), device=self.device)
             question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
             score = self._score(question, rows, [])
+
+            def call() -> Any:  # a network that draws random numbers draws the same ones in every probe run
+                with capture.random_states(0):
+                    return self.forward(probes)
+
             with self.guarded(), torch.no_grad():
-                self._traces[key] = Trace(self.module, lambda: self.forward(probes), shape[1:], score)
-        return self._traces[key]
+                self._traces[key] = (Trace(self.module, call, shape[1:], score), target)
+        return self._traces[key][0]
 
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""
@@ -337,27 +349,14 @@ def wrap(
     an accelerator). preprocess: a callable PIL image -> (C, h, w) tensor instead of all this; maps then stay in its
     space. DataParallel and torch.compile wrappers are taken off. UsageError for values that cannot be meant.
     """
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"sw.wrap takes a torch.nn.Module, not {type(module).__name__}.")
-    if (mean is None) != (std is None) or (mean is not None and std is not None and len(mean) != len(std)):
-        raise UsageError("mean and std come together, one value per channel.")
-    if std is not None and min(std) <= 0:
-        raise UsageError(f"std must be positive; got {list(std)}.")
-    if not 0 < crop <= 1:
-        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
-    if task not in TASKS:
-        raise UsageError(f"unknown task {task!r}: {near_names(str(task), TASKS)}")
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}: {near_names(str(precision), PRECISIONS)}")
-    if batch_size is not None and batch_size < 1:
-        raise UsageError(f"batch_size is the number of rows in one forward, at least 1; got {batch_size}.")
+    _check_wrap(module, mean, std, size, crop, interpolation, labels, task, batch_size, precision)
     plain = unwrap(module)
     return VisionModel(
         plain,
         name=name or type(plain).__name__,
         mean=mean,
         std=std,
-        size=(size, size) if isinstance(size, int) else size,
+        size=(size, size) if isinstance(size, int) else None if size is None else (size[0], size[1]),
         crop=crop,
         interpolation=interpolation,
         labels=labels,
@@ -367,6 +366,47 @@ def wrap(
         preprocess=preprocess,
         bounds=None if preprocess is not None else (0.0, 1.0),
     )
+
+
+def _check_wrap(
+    module: Any,
+    mean: Any,
+    std: Any,
+    size: Any,
+    crop: Any,
+    interpolation: Any,
+    labels: Any,
+    task: Any,
+    batch_size: Any,
+    precision: Any,
+) -> None:
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"sw.wrap takes a torch.nn.Module, not {type(module).__name__}.")
+    if (mean is None) != (std is None):
+        raise UsageError("mean and std come together, one value per channel.")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values or len(values) != len(mean):
+            raise UsageError(f"{name} holds one number per channel, as many as mean; got {values!r}.")
+        for value in values:
+            real_number(name, value, at_least=0, above=name == "std")
+    for value in size if isinstance(size, tuple | list) else [] if size is None else [size]:
+        whole_number("size", value, at_least=1)
+    if isinstance(size, tuple | list) and len(size) != 2:
+        raise UsageError(f"size is one number or (height, width); got {size!r}.")
+    real_number("crop", crop, at_least=0, above=True)
+    if crop > 1:
+        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
+    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
+        raise UsageError(f"labels is a list of class names; got {labels!r}.")
+    if batch_size is not None:
+        whole_number("batch_size", batch_size, at_least=1)
+    for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), known)}")
+    if interpolation not in INTERPOLATIONS:
+        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(str(interpolation), INTERPOLATIONS)}")
 
 
 def bare(module: nn.Module) -> VisionModel:
@@ -390,7 +430,7 @@ def unwrap(module: nn.Module) -> nn.Module:
 def probe_images(shape: Sequence[int]) -> Tensor:
     """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
     generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator)
+    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
     smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
-    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator)).clamp(0, 1)
+    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)

@@ -18,6 +18,8 @@ def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
     """
     if isinstance(baseline, Tensor):
         return _user_baseline(images, baseline)
+    if not isinstance(baseline, str):
+        raise UsageError(f"a baseline is one of {', '.join(BASELINES)} or a tensor, not {type(baseline).__name__}.")
     if baseline == "black":
         return torch.zeros_like(images)
     if baseline == "white":
@@ -27,7 +29,7 @@ def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
         return images.mean(dim=axes, keepdim=True).expand_as(images)
     if baseline == "blur":
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
-    raise UsageError(f"unknown baseline {baseline!r}: {near_names(str(baseline), BASELINES)}")
+    raise UsageError(f"unknown baseline {baseline!r}: {near_names(baseline, BASELINES)}")
 
 
 def _user_baseline(images: Tensor, baseline: Tensor) -> Tensor:

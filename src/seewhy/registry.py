@@ -111,8 +111,8 @@ def list_methods() -> MethodTable:
 
 def find_method(name: str) -> MethodInfo:
     """The method of this name; UsageError with near names if there is none."""
-    if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}: {near_names(name, METHODS)}")
+    if not isinstance(name, str) or name not in METHODS:
+        raise UsageError(f"unknown method {name!r}: {near_names(str(name), METHODS)}")
     return METHODS[name]
 
 

@@ -3,8 +3,9 @@
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 maps/         raw maps, float32 .npy, named by their content     (never pickled)
-images/       what the model was shown, .png
+images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly
 pictures/     overlays, .png
+photos/       the demo's copies of its photos
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from PIL import Image
 from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
+OWN = ("run.json", "rows.jsonl", "maps", "images", "pictures", "photos", "index.html")
 Record = dict[str, Any]
 Row = tuple[Record, NDArray[np.float32], NDArray[np.uint8] | None]  # record, raw map, picture of the input
 
@@ -36,7 +38,7 @@ def open_folder(folder: str | Path) -> Path:
         probe.unlink()
     except OSError as error:
         raise UsageError(f"cannot write to {path}: {error.strerror or error}. Choose another folder.") from error
-    strangers = [p.name for p in path.iterdir() if p.name not in ("run.json", "rows.jsonl")]
+    strangers = [p.name for p in path.iterdir() if p.name not in OWN]
     if strangers and not (path / "run.json").exists():
         raise UsageError(
             f"{path} holds files that are not a seewhy run ({', '.join(sorted(strangers)[:3])} ...): choose an empty folder."
@@ -67,12 +69,21 @@ def write_run(folder: Path, run: Record) -> None:
 
 
 def append(
-    folder: Path, record: Record, raw: NDArray[np.float32], shown: Image.Image | None, overlay: Image.Image | None
+    folder: Path,
+    record: Record,
+    raw: NDArray[np.float32],
+    shown: Image.Image | None,
+    pixels: NDArray[np.float32] | None,
+    overlay: Image.Image | None,
 ) -> Record:
-    """Write one row: its files first, then its record. Returns the record with the file names filled in."""
+    """Write one row: its files first, then its record. Returns the record with the file names filled in.
+
+    shown: the model's input as a picture; pixels: the same as numbers, where the picture does not hold them exactly.
+    """
     stored: Record = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
     stored["map"]["file"] = _store(folder, "maps", npy_bytes(raw), "npy")
     stored["image"]["file"] = _store(folder, "images", _png(shown), "png") if shown is not None else None
+    stored["image"]["array"] = _store(folder, "images", npy_bytes(pixels), "npy") if pixels is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
     stored = plain(stored)
     line = json.dumps(stored, ensure_ascii=False, allow_nan=False) + "\n"
@@ -86,17 +97,23 @@ def read(folder: str | Path) -> list[Row]:
     root = Path(folder)
     read_run(root)
     path = root / "rows.jsonl"
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    lines = path.read_text("utf-8").removesuffix("\n").split("\n") if path.exists() else []
     records: dict[str, Record] = {}
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
             records[record["id"]] = record
         except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines):  # killed while writing it: everything before it is whole
+            if number == len(lines) or not line:  # killed while writing it: everything before it is whole
                 continue
             raise SeewhyError(f"{path}, line {number} is damaged ({error}).") from error
     return [(record, _read_map(root, record), _read_image(root, record)) for record in records.values()]
+
+
+def read_array(folder: str | Path, name: str) -> NDArray[np.float32]:
+    """An array of a run folder; never unpickled."""
+    values: NDArray[np.float32] = np.load(_inside(Path(folder), name), allow_pickle=False)
+    return values
 
 
 def npy_bytes(values: NDArray[Any]) -> bytes:

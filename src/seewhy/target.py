@@ -4,6 +4,7 @@ A row is one forward of one (image, target) pair. A target is called as `target(
 the image that output row r belongs to, so the same question survives chunks, path steps and masks.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
@@ -98,6 +99,13 @@ class Target:
         channel = _column(table.flatten(2), self.at(self.index, rows)).view(len(rows), *table.shape[2:])
         return (channel * mask).flatten(1).sum(1)
 
+    def copied(self) -> "Target":
+        """With tensors of its own: ordinary ones, wherever the given ones were made (inference mode included)."""
+        fields = {"index": self.index, "other": self.other, "mask": self.mask}
+        return replace(
+            self, **cast(dict[str, Any], {k: v.detach().clone() for k, v in fields.items() if v is not None})
+        )
+
     @staticmethod
     def join(parts: Sequence["Target"]) -> "Target":
         """Settled targets of consecutive groups of images as one."""
@@ -107,6 +115,12 @@ class Target:
 
     def check(self, n_images: int, output_shape: Sequence[int]) -> None:
         """UsageError, before any work, for a class outside the output or a count that is not the number of images."""
+        if self.mask is not None and (
+            self.mask.ndim not in (2, 3) or (self.mask.ndim == 3 and len(self.mask) != n_images)
+        ):
+            raise UsageError(
+                f"a region mask is (H, W), or (N, H, W), one per image; got {tuple(self.mask.shape)} for {n_images} images."
+            )
         classes = 2 if self.task == "binary" else output_shape[1] if len(output_shape) > 1 else 1
         for values in (self.index, self.other):
             if values is None:
@@ -166,6 +180,8 @@ def output(index: int | None = None) -> Target:
 
 def region(mask: Tensor | None, index: int = 0) -> Target:
     """Sum of output channel `index` over a mask (H, W) or (N, H, W); None: where the clean prediction is that class."""
+    if mask is not None and not isinstance(mask, Tensor):
+        raise UsageError(f"a region mask is a tensor (H, W) or (N, H, W), not {type(mask).__name__}.")
     return Target("region", "output", _indices(index), mask=None if mask is None else mask.bool())
 
 
@@ -260,9 +276,9 @@ def _indices(given: Any) -> Tensor:
     tensor = given if isinstance(given, Tensor) else None
     if tensor is None:
         values = given if isinstance(given, list | tuple) else [given]
-        wrong = next((v for v in values if isinstance(v, bool) or not hasattr(v, "__index__")), None)
-        if wrong is not None or not values:
-            shown = "an empty list" if not values else f"{type(wrong).__name__} {wrong!r}"
+        wrong = [v for v in values if not _is_index(v)]
+        if wrong or not values:
+            shown = f"{type(wrong[0]).__name__} {wrong[0]!r}" if wrong else "an empty list"
             raise UsageError(f"a target is a class index (int), a class name or a list of these, not {shown}.")
         tensor = torch.tensor([v.__index__() for v in values])
         tensor = tensor if isinstance(given, list | tuple) else tensor[0]
@@ -271,6 +287,14 @@ def _indices(given: Any) -> Tensor:
             f"a target tensor holds one integer per image; this one is {tensor.dtype}, {tuple(tensor.shape)}."
         )
     return tensor.detach().long().clone()
+
+
+def _is_index(value: Any) -> bool:
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool)
 
 
 def _named(name: str, labels: Sequence[str] | None) -> Target:

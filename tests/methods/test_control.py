@@ -37,4 +37,6 @@ def test_random_maps_are_uniform_and_independent_between_images_and_seeds():
 
 def test_a_random_map_does_not_depend_on_its_neighbors():
     x = images()
-    assert torch.equal(sw.explain(tiny_cnn(), x, "random_map").raw[1], sw.explain(tiny_cnn(), x[1:2], "random_map").raw[0])
+    assert torch.equal(
+        sw.explain(tiny_cnn(), x, "random_map").raw[1], sw.explain(tiny_cnn(), x[1:2], "random_map").raw[0]
+    )

@@ -39,7 +39,9 @@ def test_gradient_of_a_saturated_function_is_zero_and_says_so():
 def test_gradient_of_one_convolution_relu_and_sum_is_the_closed_form():
     torch.manual_seed(0)
     kernel = torch.randn(1, 1, 3, 3)
-    net = nn.Sequential(conv := nn.Conv2d(1, 1, 3, bias=False), nn.ReLU(), nn.Flatten(), total := nn.Linear(36, 1, bias=False))
+    net = nn.Sequential(
+        conv := nn.Conv2d(1, 1, 3, bias=False), nn.ReLU(), nn.Flatten(), total := nn.Linear(36, 1, bias=False)
+    )
     conv.weight.data, total.weight.data = kernel, torch.ones(1, 36)
     x = torch.randn(1, 1, 8, 8)
     e = sw.explain(net, x, "gradient", target=sw.target.output())
@@ -57,13 +59,17 @@ def test_gradient_is_the_same_for_two_implementations_of_one_function():
     assert torch.equal(first.raw, second.raw)
     assert first.raw.flatten().tolist() == [1.0, -1.0]
     plain = explained(lambda x: x[:, 0], pixels(-1.0), "gradient").raw
-    assert torch.equal(explained(lambda x: torch.relu(x[:, 0]) - torch.relu(-x[:, 0]), pixels(-1.0), "gradient").raw, plain)
+    assert torch.equal(
+        explained(lambda x: torch.relu(x[:, 0]) - torch.relu(-x[:, 0]), pixels(-1.0), "gradient").raw, plain
+    )
 
 
 def test_gradient_is_linear_in_the_function():
     f, g, x = lambda x: torch.sin(x).sum(1), lambda x: (x**3).sum(1), pixels(0.2, 0.7, 0.4)
     combined = explained(lambda x: 2 * f(x) - 3 * g(x), x, "gradient").raw
-    assert torch.allclose(combined, 2 * explained(f, x, "gradient").raw - 3 * explained(g, x, "gradient").raw, atol=1e-6)
+    assert torch.allclose(
+        combined, 2 * explained(f, x, "gradient").raw - 3 * explained(g, x, "gradient").raw, atol=1e-6
+    )
 
 
 def test_gradient_of_an_unused_pixel_is_zero():
@@ -73,7 +79,11 @@ def test_gradient_of_an_unused_pixel_is_zero():
 def test_the_channel_rules_are_sum_maximum_of_magnitudes_and_length():
     net, x = tiny_cnn(), images()
     slopes = torch.stack([autograd_gradient(lambda i: net(i[None])[0, 1], image) for image in x])
-    for rule, wanted in (("sum", slopes.sum(1)), ("max_abs", slopes.abs().amax(1)), ("l2", slopes.square().sum(1).sqrt())):
+    for rule, wanted in (
+        ("sum", slopes.sum(1)),
+        ("max_abs", slopes.abs().amax(1)),
+        ("l2", slopes.square().sum(1).sqrt()),
+    ):
         e = sw.explain(net, x, "gradient", target=1, channels=rule)
         assert torch.allclose(e.raw, wanted, atol=1e-6, rtol=1e-4)
     with pytest.raises(sw.UsageError, match="max_abs"):

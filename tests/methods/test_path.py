@@ -19,7 +19,9 @@ def images(n=3, seed=0):
 
 def test_the_rules_of_the_square_have_their_exact_errors():
     def of(rule, m):
-        return float(explained(lambda x: x[:, 0] ** 2, pixels(1.0), "integrated_gradients", ZERO, rule=rule, steps=m).raw)
+        return float(
+            explained(lambda x: x[:, 0] ** 2, pixels(1.0), "integrated_gradients", ZERO, rule=rule, steps=m).raw
+        )
 
     for m in (5, 50):
         assert of("right", m) == pytest.approx(1 + 1 / m, abs=1e-5)
@@ -53,7 +55,9 @@ def test_figure_7_gives_both_implementations_the_same_answer(function):
 
 
 def test_the_minimum_gives_all_to_the_smaller_input():
-    e = explained(lambda x: x.min(1).values, pixels(1.0, 3.0), "integrated_gradients", pixels(0.0, 0.0), rule="midpoint")
+    e = explained(
+        lambda x: x.min(1).values, pixels(1.0, 3.0), "integrated_gradients", pixels(0.0, 0.0), rule="midpoint"
+    )
     assert torch.allclose(e.raw.flatten(), torch.tensor([1.0, 0.0]), atol=1e-6)
 
 
@@ -99,7 +103,10 @@ def test_fixed_rules_equal_their_slow_twin_in_any_batch(rule):
     net, x = tiny_cnn(), images()
     nodes, weights, _ = nodes_and_weights(rule, 9)
     wanted = torch.stack(
-        [integrated_gradients(lambda i: net(i[None])[0, 2], image, torch.zeros_like(image), nodes, weights).sum(0) for image in x]
+        [
+            integrated_gradients(lambda i: net(i[None])[0, 2], image, torch.zeros_like(image), nodes, weights).sum(0)
+            for image in x
+        ]
     )
     for batch_size in (1, 4, 16):
         e = sw.explain(sw.wrap(net, batch_size=batch_size), x, "integrated_gradients", target=2, rule=rule, steps=9)
@@ -118,7 +125,11 @@ def test_fixed_rules_equal_their_slow_twin_in_any_batch(rule):
 @pytest.mark.parametrize("net", [tiny_cnn(), tiny_vit()], ids=["cnn", "vit"])
 def test_fixed_rules_equal_captum(net, ours, theirs):
     x = images(2)
-    peer = captum.attr.IntegratedGradients(net).attribute(x, torch.zeros_like(x), target=1, n_steps=20, method=theirs).sum(1)
+    peer = (
+        captum.attr.IntegratedGradients(net)
+        .attribute(x, torch.zeros_like(x), target=1, n_steps=20, method=theirs)
+        .sum(1)
+    )
     e = sw.explain(sw.wrap(net), x, "integrated_gradients", target=1, rule=ours, steps=20)
     assert (e.raw - peer).abs().max() <= 1e-5 * peer.abs().max()
 

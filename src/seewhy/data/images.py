@@ -147,8 +147,6 @@ def to_input(
     The crop is resampled directly out of the photo, so a very wide one costs no more than a square one. A gray photo
     fills all channels; a color photo for a one-channel model becomes luminance.
     """
-    if interpolation not in RESAMPLING:
-        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(interpolation, RESAMPLING)}")
     geometry = resize_and_center_crop(photo.size, size, crop)
     bands: tuple[Image.Image, ...] = photo.bands
     if channels == 1 and len(bands) == 3:

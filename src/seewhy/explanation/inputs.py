@@ -1,7 +1,6 @@
 """What users pass as images, as one tensor in the model's pixel space, with what was done to each."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,8 @@ from seewhy.data.images import Photo, read_photo, to_input
 from seewhy.errors import UsageError
 from seewhy.model import VisionModel
 
-Images = str | Path | Image.Image | Tensor | Sequence[str | Path | Image.Image]
+_EXPECTED = "images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]"
+Images = str | Path | Image.Image | Tensor | list[Any] | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,12 @@ def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]
     """(N, C, *axes) float32 and a description per image. UsageError or ImageError, before any work, where that fails."""
     if isinstance(images, Tensor):
         return _checked(images, model), [Shown(f"image {i}", "", (), None) for i in range(len(images))]
-    sources = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+    sources = list(images) if isinstance(images, list | tuple) else [images]
     if not sources:
         raise UsageError("no image was given.")
-    wrong = next((s for s in sources if not isinstance(s, str | Path | Image.Image)), None)
-    if wrong is not None:
-        raise UsageError(
-            f"images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]; "
-            f"not {type(wrong).__name__}."
-        )
+    for source in sources:
+        if not isinstance(source, str | Path | Image.Image):
+            raise UsageError(f"{_EXPECTED}; not {type(source).__name__}.")
     pairs = [_shown(model, read_photo(source)) for source in sources]
     sizes = {tuple(x.shape) for x, _ in pairs}
     if len(sizes) > 1:
@@ -84,8 +81,8 @@ def _eight_bit(band: Image.Image) -> Image.Image:
 def _checked(images: Tensor, model: VisionModel) -> Tensor:
     if images.ndim < 3:
         raise UsageError(f"images must be (N, C, *axes); got {tuple(images.shape)}. One image is image[None].")
-    if len(images) == 0:
-        raise UsageError("no image was given: the tensor has 0 rows.")
+    if images.numel() == 0:
+        raise UsageError(f"no image was given: a tensor of shape {tuple(images.shape)} has no pixels.")
     if not images.is_floating_point():
         raise UsageError(f"images must be float in [0, 1]; got {images.dtype}. For 8-bit pixels: images.float() / 255.")
     x = images.detach().clone().float()  # outside inference mode a clone is an ordinary tensor again

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -19,6 +21,7 @@ from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Shown
 from seewhy.registry import find_method
 
+EIGHT_BIT = 1e-6  # largest difference between a pixel and what its 8-bit picture gives back, for the picture to do
 PER_ROW_VALIDITY = ("gradient_norm", "probability")
 
 
@@ -92,8 +95,8 @@ class Explanation:
         """Row i's map in colors, with a color bar in its true numbers; a sentence where there is no map."""
         if self.status[i] is not Status.OK:
             return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
-        raw, size = self._cells(i), (int(self.images.shape[2]), int(self.images.shape[3]))
-        colors = draw.enlarge(draw.heatmap(raw, self.picture), size)
+        raw = self._cells(i)
+        colors = draw.enlarge(draw.heatmap(raw, self.picture), tuple(self.images.shape[2:]))
         return Image.fromarray(draw.with_color_bar(colors, raw, self.picture))
 
     def overlay(self, i: int = 0, opacity: float = 0.55) -> Image.Image:
@@ -120,9 +123,17 @@ class Explanation:
         written = []
         for i, (record, raw, photo) in enumerate(self.rows()):
             shown = Image.fromarray(photo) if photo is not None else None
+            pixels = self._pixels_beside(photo, self.image_index[i])
             overlay = self.overlay(i) if photo is not None and raw.ndim == 2 else None
-            written.append(runfolder.append(folder, record, raw, shown, overlay))
+            written.append(runfolder.append(folder, record, raw, shown, pixels, overlay))
         return written
+
+    def _pixels_beside(self, photo: draw.RGB | None, n: int) -> NDArray[np.float32] | None:
+        """Image n as numbers, where the picture of it does not give them back."""
+        x: NDArray[np.float32] = self.images[n].detach().cpu().numpy()
+        if photo is None or len(x) not in (1, 3):
+            return x
+        return None if np.abs(_from_picture(photo, len(x)) - x).max() < EIGHT_BIT else x
 
     def _cells(self, i: int) -> draw.FloatMap:
         cells: draw.FloatMap = self.raw[i].detach().cpu().numpy()
@@ -145,7 +156,12 @@ class Explanation:
         per_row = {name: values[i] for name, values in self.validity.items() if name in PER_ROW_VALIDITY}
         record = {
             "schema": runfolder.SCHEMA,
-            "image": {**self.sources[n].to_dict(), "index": n, "pixels_sha256": sha256(self.images[n])},
+            "image": {
+                **self.sources[n].to_dict(),
+                "index": n,
+                "pixels_sha256": sha256(self.images[n]),
+                "shape": list(self.images.shape[1:]),
+            },
             "method": self.method,
             "title": find_method(self.method).title,
             "summary": find_method(self.method).summary,
@@ -192,7 +208,7 @@ def show_in_notebooks_with(renderer: Callable[[Sequence[runfolder.Row]], str]) -
 
 
 def read_explanation(folder: str | Path, method: str | None = None) -> Explanation:
-    """An Explanation as it was saved. `images` are the 8-bit pictures; a folder with several methods needs `method`."""
+    """An Explanation as it was saved; a folder with several methods needs `method`."""
     rows = runfolder.read(folder)
     methods = list(dict.fromkeys(record["method"] for record, _, _ in rows))
     if method is None and len(methods) == 1:
@@ -200,33 +216,47 @@ def read_explanation(folder: str | Path, method: str | None = None) -> Explanati
     rows = [row for row in rows if row[0]["method"] == method]
     if not rows:
         raise UsageError(f"{folder} holds {', '.join(methods) or 'no rows'}: say which method to read.")
-    grids = {(tuple(r["grid"]), r["layer"], json.dumps(r["parameters"], sort_keys=True)) for r, _, _ in rows}
-    if len(grids) > 1:
-        raise UsageError(f"{folder} holds {len(grids)} different settings of {method}: read its rows.jsonl instead.")
-    names = list(dict.fromkeys(record["image"]["pixels_sha256"] for record, _, _ in rows))
-    first = {r["image"]["pixels_sha256"]: (Shown.from_dict(r["image"]), photo) for r, _, photo in reversed(rows)}
-    photos = [np.zeros((1, 1, 3), np.uint8) if first[n][1] is None else first[n][1] for n in names]
+    settings = {json.dumps([r["grid"], r["image"]["shape"], r["layer"], r["parameters"]]) for r, _, _ in rows}
+    if len(settings) > 1:
+        raise UsageError(f"{folder} holds {len(settings)} different settings of {method}: read its rows.jsonl instead.")
+    first = {
+        (r["image"]["index"], r["image"]["name"], r["image"]["pixels_sha256"]): (r, p) for r, _, p in reversed(rows)
+    }
+    places = list(reversed(first))
     record = rows[0][0]
     per_row = [name for name, value in rows[0][0]["validity"].items() if name in PER_ROW_VALIDITY]
     return Explanation(
         method=record["method"],
         parameters=record["parameters"],
         raw=torch.from_numpy(np.stack([raw for _, raw, _ in rows])),
-        images=torch.from_numpy(np.stack([p for p in photos if p is not None])).permute(0, 3, 1, 2).float() / 255,
-        image_index=[names.index(r["image"]["pixels_sha256"]) for r, _, _ in rows],
+        images=torch.from_numpy(np.stack([_pixels(folder, *first[place]) for place in places])),
+        image_index=[
+            places.index((r["image"]["index"], r["image"]["name"], r["image"]["pixels_sha256"])) for r, _, _ in rows
+        ],
         targets=[r["target"] for r, _, _ in rows],
         target_text=[r["target"]["text"] for r, _, _ in rows],
-        scores=torch.tensor([r["score"] for r, _, _ in rows]),
+        scores=torch.tensor([math.nan if r["score"] is None else r["score"] for r, _, _ in rows]),
         predictions=[r["predictions"] for r, _, _ in rows],
         status=[Status(r["status"]) for r, _, _ in rows],
         evidence={name: _column(rows, name) for name in record["evidence"]},
         validity={**record["validity"], **{name: [r["validity"][name] for r, _, _ in rows] for name in per_row}},
         layer=record["layer"],
-        sources=[first[name][0] for name in names],
+        sources=[Shown.from_dict(first[place][0]["image"]) for place in places],
         seconds=record["seconds_of_the_call"],
         provenance=record["provenance"],
         fingerprint=lambda: str(record["provenance"]["model_sha256"]),
     )
+
+
+def _pixels(folder: str | Path, record: runfolder.Record, photo: draw.RGB | None) -> NDArray[np.float32]:
+    name = record["image"]["array"]
+    if name is not None or photo is None:
+        return runfolder.read_array(folder, name)
+    return _from_picture(photo, record["image"]["shape"][0])
+
+
+def _from_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
+    return np.moveaxis(photo, 2, 0)[:channels].astype(np.float32) / np.float32(255)
 
 
 def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:

@@ -121,9 +121,9 @@ def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], T
         present = [(p >= 0.5).nonzero().flatten().tolist() or [int(p.argmax())] for p in found]
         index = [i for i, items in enumerate(present) for _ in items]
         target = [item for items in present for item in items]
-    question = resolve(target, model.labels, model.task)
-    shape = model.output_shape(tuple(x.shape[1:])) if question.kind in ("index", "margin", "output", "region") else ()
-    question.check(len(index), shape)
+    question = resolve(target, model.labels, model.task).copied()
+    known = question.kind in ("index", "margin", "output", "region") or (question.kind == "predicted" and model.labels)
+    question.check(len(index), model.output_shape(tuple(x.shape[1:])) if known else ())
     return index, question
 
 

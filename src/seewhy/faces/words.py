@@ -41,7 +41,9 @@ def evidence(record: Record) -> list[str]:
             f"{percent(numbers['sampling_error'])} of its total. Read the whole, not single pixels."
         )
     if "path_error" not in numbers and "sampling_error" not in numbers:
-        sentences.append("This method has no sum that could be checked against the score: hold it against the controls.")
+        sentences.append(
+            "This method has no sum that could be checked against the score: hold it against the controls."
+        )
     if record["drawn_as"] == "positive" and record["map"]["min"] < 0:
         sentences.append(
             f"Cells that speak against it (down to {number(record['map']['min'])}) are not drawn, as in the paper."

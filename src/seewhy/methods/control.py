@@ -32,7 +32,7 @@ def random_map(model: VisionModel, images: Tensor, target: Target, *, seed: int 
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part]
-        noise = [torch.rand(x.shape[2:], generator=_generator(image, seed)) for image in x]
+        noise = [torch.rand(x.shape[2:], generator=_generator(image, seed), dtype=torch.float32) for image in x]
         return Maps(torch.stack(noise).to(model.device), *clean_run(model, x, chosen, rows))
 
     return by_groups(model, images, target, run)

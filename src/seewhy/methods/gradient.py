@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from seewhy.errors import UsageError
+from seewhy.errors import real_number, whole_number
 from seewhy.methods.maps import (
     Channels,
     Maps,
@@ -74,8 +74,8 @@ def smooth_grad(
     samples, an estimate of the Monte Carlo error of the map. UsageError for samples < 2 or noise < 0.
     """
     check_channels(channels)
-    if samples < 2 or noise < 0:
-        raise UsageError(f"smooth_grad needs samples >= 2 and noise >= 0; got samples={samples}, noise={noise}.")
+    whole_number("samples", samples, at_least=2)
+    real_number("noise", noise, at_least=0)
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part].to(model.device)
@@ -98,11 +98,11 @@ def _sums_over_noise(model: VisionModel, x: Tensor, target: Target, spread: Tens
     """(2, g, C, *axes): gradient sums over the even and the odd samples, in batches of rows (sample-major)."""
     generator = torch.Generator().manual_seed(seed)
     draws: dict[int, Tensor] = {}
-    sums = torch.zeros(2, *x.shape, device=x.device)
+    sums = torch.zeros(2, *x.shape, dtype=torch.float32, device=x.device)
 
     def draw(k: int) -> Tensor:
         if k not in draws:  # samples come in order; only the current batch's are kept
-            draws[k] = torch.randn(x.shape[1:], generator=generator).to(x.device)
+            draws[k] = torch.randn(x.shape[1:], generator=generator, dtype=torch.float32).to(x.device)
         return draws[k]
 
     def run(part: slice) -> None:

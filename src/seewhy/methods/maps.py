@@ -79,7 +79,10 @@ def reduce_channels(values: Tensor, channels: str) -> Tensor:
     """(N, C, *axes) -> (N, *axes): signed sum (the only rule that keeps completeness), max_abs (Simonyan's), or l2."""
     if channels == "max_abs":
         return values.abs().amax(1)
-    return values.norm(dim=1) if channels == "l2" else values.sum(1)
+    if channels == "l2":
+        largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+        return largest[:, 0] * (values / largest).square().sum(1).sqrt()
+    return values.sum(1)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:
@@ -88,6 +91,7 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def norm(values: Tensor) -> Tensor:
-    """L2 norm of everything but the first axis: (R,)."""
-    length: Tensor = values.flatten(1).norm(dim=1)
-    return length
+    """L2 norm of everything but the first axis: (R,); scaled, so that tiny values do not vanish when squared."""
+    flat = values.flatten(1)
+    largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
+    return largest * (flat / largest[:, None]).square().sum(1).sqrt()

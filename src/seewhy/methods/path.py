@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.errors import RefusalError, UsageError, near_names, real_number, whole_number
 from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, norm, per_image, reduce_channels, table
 from seewhy.model import VisionModel
 from seewhy.perturb import baseline_images
@@ -116,7 +116,7 @@ def _fixed(line: _Line, question: Target, rows: Tensor, rule: str, steps: int, t
         values, base = settled(outputs, rows).float(), settled(model.forward(line.start), rows).float()
         model.forward_rows += 2 * g
     alphas, *weights = (torch.from_numpy(a).float().to(device) for a in nodes_and_weights(rule, steps))
-    sums = torch.zeros(2, *line.start.shape, device=device)
+    sums = torch.zeros(2, *line.start.shape, dtype=torch.float32, device=device)
 
     def run(part: slice) -> None:
         r = torch.arange(part.start, part.stop, device=device)
@@ -193,9 +193,11 @@ class _Panels:
     def __init__(self, line: _Line, target: Target) -> None:
         g, device = len(line.start), line.start.device
         self.line, self.target = line, target
-        self.fine = torch.zeros(g, PANELS, *line.start.shape[1:], device=device)  # integral of dS/dx over each panel
+        self.fine = torch.zeros(
+            g, PANELS, *line.start.shape[1:], dtype=torch.float32, device=device
+        )  # integral of dS/dx over each panel
         self.coarse = torch.zeros_like(self.fine)  # the same from every second node
-        self.edges = torch.zeros(g, PANELS + 1, device=device)  # S at the panels' ends
+        self.edges = torch.zeros(g, PANELS + 1, dtype=torch.float32, device=device)  # S at the panels' ends
         self.intervals = np.full((g, PANELS), FIRST_INTERVALS)
         self.rows = np.zeros(g, dtype=np.int64)
         self.settled = np.zeros(g, dtype=bool)
@@ -247,8 +249,12 @@ class _Panels:
         total = reduce_channels(fine.sum(0)[None], channels)
         error = float(_relative_l1(total, reduce_channels(coarse.sum(0)[None], channels)))
         gap = float(_gap(fine.sum(0)[None], change[None])[1])
-        gaps = (fine.flatten(1).sum(1) - self.edges[i].diff()).abs() / change.abs().clamp_min(torch.finfo().tiny)
-        errors = (fine - coarse).abs().flatten(1).sum(1) / fine.sum(0).abs().sum().clamp_min(torch.finfo().tiny)
+        gaps = (fine.flatten(1).sum(1) - self.edges[i].diff()).abs() / change.abs().clamp_min(
+            torch.finfo(torch.float32).tiny
+        )
+        errors = (fine - coarse).abs().flatten(1).sum(1) / fine.sum(0).abs().sum().clamp_min(
+            torch.finfo(torch.float32).tiny
+        )
         badness = torch.maximum(gaps, errors).cpu().numpy()
         chosen, budget = [], max_rows - int(self.rows[i])
         if error > tolerance or gap > tolerance:
@@ -280,13 +286,14 @@ def _relative_l1(fine: Tensor, coarse: Tensor) -> Tensor:
 
 
 def _check(model: VisionModel, baseline: str | Tensor, rule: str, steps: int, tolerance: float, max_rows: int) -> None:
+    whole_number("steps", steps, at_least=1)
+    whole_number("max_rows", max_rows, at_least=1)
+    real_number("tolerance", tolerance, at_least=0, above=True)
     if rule not in RULES:
         raise UsageError(f"unknown rule {rule!r}: {near_names(str(rule), RULES)}")
     least = PANELS * FIRST_INTERVALS + 1
     if rule == "adaptive" and max_rows < least:
         raise UsageError(f"the adaptive rule begins with {least} rows; max_rows={max_rows} is less. Use a fixed rule.")
-    if steps < 1 or not tolerance > 0:
-        raise UsageError(f"steps must be at least 1 and tolerance positive; got steps={steps}, tolerance={tolerance}.")
     if model.bounds is None and isinstance(baseline, str) and baseline in ("black", "white"):
         raise RefusalError(
             f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
