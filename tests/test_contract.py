@@ -278,7 +278,7 @@ def test_a_gradient_too_small_to_be_squared_in_float32_is_still_a_gradient(metho
     for parameter in list(net.parameters())[-2:]:
         parameter.data *= 2.0**-80
     e = explain(wrapped(net), images(1), method, target=1)
-    assert e.ok == [True]
+    assert e.status[0] in (sw.Status.OK, sw.Status.ALL_NEGATIVE)
     assert e.raw.abs().max() > 0
 
 

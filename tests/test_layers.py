@@ -15,6 +15,7 @@ ORDER = [
     ["target"],
     ["layers"],
     ["model"],
+    ["wrapping"],
     ["load", "data", "perturb", "draw", "runfolder"],
     ["methods"],
     ["explanation"],

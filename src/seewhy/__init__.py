@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from seewhy.faces.report import report as report
     from seewhy.load import load as load
     from seewhy.model import VisionModel as VisionModel
-    from seewhy.model import wrap as wrap
     from seewhy.registry import list_methods
 
     methods = list_methods
     from seewhy.target import Target as Target
+    from seewhy.wrapping import wrap as wrap
 
 _HOMES = {
     "ImageError": "errors",
@@ -40,7 +40,7 @@ _HOMES = {
     "report": "faces.report",
     "load": "load",
     "VisionModel": "model",
-    "wrap": "model",
+    "wrap": "wrapping",
     "Target": "target",
 }
 

@@ -1,6 +1,6 @@
 """Where in a network a map can be taken, found by running it: spatial form, trunk or branch, gradient at the cells."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import capture
-from seewhy.capture import Call, Score, Site
+from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError
 
 Kind = Literal["channels first", "channels last", "tokens"]
@@ -26,6 +26,11 @@ class Form:
     kind: Kind
     grid: tuple[int, ...]
     prefix: int = 0  # tokens before the grid
+
+    @property
+    def rows_axis(self) -> int:
+        """The axis of the layer's output along which the image's rows run."""
+        return 2 if self.kind == "channels first" else 1
 
     def cells(self, tensor: Tensor) -> Tensor:
         """(R, *layout) -> (R, C, *grid)."""
@@ -94,17 +99,47 @@ class LayerTable(list[Layer]):
 class Trace:
     """One run of a network on two probe images: its layers, each with the gradient at its cells, and the trunk test."""
 
-    def __init__(self, module: nn.Module, call: Call, axes: Sequence[int], score: Score) -> None:
-        sites, output = capture.trace(module, call)
-        self._call, self._score = call, score
+    def __init__(self, module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> None:
+        self._run, self._probes, self._score = run, probes, score
+        sites, output = capture.trace(module, self._call)
         self._said = self._everything_said(output)
         self._same = {site.name: twin for site, _, twin in sites}
         self._verdicts: dict[str, bool] = {}
-        found = [_layer(site, form, shape) for site, form, shape in _with_forms(sites, len(self._said), axes)]
+        forms = [_forms(shape, len(probes), probes.shape[2:]) for _, shape, _ in sites]
+        unclear = [site for (site, _, _), found in zip(sites, forms, strict=True) if len(found) > 1]
+        rows_axis = self._rows_axis(unclear)
+        found = [
+            _layer(site, next((f for f in fits if f.rows_axis == rows_axis.get(site.name, f.rows_axis)), None), shape)
+            for (site, shape, _), fits in zip(sites, forms, strict=True)
+        ]
         spatial = [layer for layer in found if layer.usable]
-        _, gradients, _ = capture.activations_and_gradients(call, [layer.site for layer in spatial], score)
+        _, gradients, _ = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
         self.layers = LayerTable(reached.get(layer.name, layer) for layer in found)
+
+    def _call(self) -> Any:
+        return self._run(self._probes)
+
+    def _rows_axis(self, sites: Sequence[Site]) -> dict[str, int]:
+        """The axis of each output that runs along the image's rows, by experiment, where its shape alone cannot tell.
+
+        The upper half of a picture is exchanged: along the true axis the change gathers in the first half.
+        """
+        if not sites:
+            return {}
+        mixed = self._probes[:1].repeat(2, *[1] * (self._probes.ndim - 1))
+        half = mixed.shape[2] // 2
+        mixed[1, :, :half] = self._probes[1, :, :half]
+        found = {}
+        for site, (plain, changed) in zip(sites, capture.outputs_at(lambda: self._run(mixed), sites), strict=True):
+            change = (changed - plain).float().abs()
+
+            def gathered(axis: int, change: Tensor = change) -> float:
+                profile = change.movedim(axis, 0).flatten(1).sum(1)
+                return float(profile[: len(profile) // 2].sum() / profile.sum().clamp_min(1e-30))
+
+            found[site.name] = max((1, 2), key=lambda axis: gathered(axis - 1))
+        return found
 
     def trunk(self, layer: Layer) -> bool:
         """Whether everything that the network says passes through this layer.
@@ -125,7 +160,7 @@ class Trace:
         with torch.no_grad():
             score = self._score(output).float().view(-1, 1)
         tensors = [t for t in capture.tensors(output) if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
-        return torch.cat([score, *(t.float().flatten(1) for t in tensors)], 1)
+        return torch.cat([score, *(t.float().reshape(len(t), -1) for t in tensors)], 1)
 
     def choose(self) -> Layer:
         """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
@@ -143,17 +178,6 @@ class Trace:
             f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
             "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
         )
-
-
-def _with_forms(
-    sites: Sequence[tuple[Site, tuple[int, ...], str]], batch: int, axes: Sequence[int]
-) -> Iterator[tuple[Site, Form | None, tuple[int, ...]]]:
-    grids: set[tuple[int, ...]] = set()
-    for site, shape, _ in sites:
-        form = _form(shape, batch, axes, grids)
-        if form is not None and form.kind != "tokens":
-            grids.add(form.grid)
-        yield site, form, shape
 
 
 def _layer(site: Site, form: Form | None, shape: tuple[int, ...]) -> Layer:
@@ -176,22 +200,21 @@ def _reached(layer: Layer, gradient: Tensor | None) -> Layer:
     return replace(layer, gradient=at_cells)
 
 
-def _form(shape: tuple[int, ...], batch: int, axes: Sequence[int], grids: set[tuple[int, ...]]) -> Form | None:
-    """Channels first or last by which axes keep the image's proportions; tokens by a grid that fits their number."""
+def _forms(shape: tuple[int, ...], batch: int, axes: Sequence[int]) -> list[Form]:
+    """The readings that fit: channels first or last by which axes keep the image's proportions, or tokens of a grid."""
     if shape[0] != batch:
-        return None
+        return []
     if len(shape) == 2 + len(axes):
-        first, last = _same_proportions(shape[2:], axes), _same_proportions(shape[1:-1], axes)
-        if last and (not first or (shape[1:-1] in grids and shape[2:] not in grids)):
-            return Form("channels last", shape[1:-1])  # where both fit, a grid that was seen before decides
-        return Form("channels first", shape[2:]) if first else None
+        first, last = Form("channels first", shape[2:]), Form("channels last", shape[1:-1])
+        fits = [form for form in (first, last) if _same_proportions(form.grid, axes)]
+        return fits[:1] if first in fits and max(first.grid) == 1 else fits  # pooled to one cell, whatever else fits
     if len(shape) != 3 or len(axes) != 2:
-        return None
+        return []
     for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
-        for grid in sorted(grids | {_grid_of(shape[1] - prefix, axes)}, reverse=True):
-            if grid[0] * grid[1] == shape[1] - prefix > 1 and _same_proportions(grid, axes):
-                return Form("tokens", grid, prefix)
-    return None
+        grid = _grid_of(shape[1] - prefix, axes)
+        if grid[0] * grid[1] == shape[1] - prefix > 1 and _same_proportions(grid, axes):
+            return [Form("tokens", grid, prefix)]
+    return []
 
 
 def _grid_of(cells: int, axes: Sequence[int]) -> tuple[int, ...]:
@@ -205,3 +228,12 @@ def _same_proportions(grid: Sequence[int], axes: Sequence[int]) -> bool:
         return False
     stride = max(axis / cells for cells, axis in zip(grid, axes, strict=True))
     return all(abs(cells - axis / stride) < max(1.0, 0.15 * cells) for cells, axis in zip(grid, axes, strict=True))
+
+
+def probe_images(shape: Sequence[int]) -> Tensor:
+    """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
+    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
+    smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
+    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import MissingExtraError, UsageError, near_names
-from seewhy.model import Precision, VisionModel, wrap
+from seewhy.model import Precision, VisionModel
+from seewhy.wrapping import wrap
 
 
 def load(

@@ -13,13 +13,12 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import capture
-from seewhy.errors import RefusalError, UsageError, near_names, real_number, whole_number
-from seewhy.layers import Layer, LayerTable, Trace
-from seewhy.target import PREDICTED, TASKS, Target, Task, scores
+from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.layers import Layer, LayerTable, Trace, probe_images
+from seewhy.target import PREDICTED, Target, Task, scores
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 BATCHES_TO_TIME = (4, 8, 16)  # on a CPU more rows a forward can be slower: 17 ms an image at 4, 43 at 32 were measured
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
@@ -296,13 +295,23 @@ class VisionModel:
             question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
             score = self._score(question, rows, [])
 
-            def call() -> Any:  # a network that draws random numbers draws the same ones in every probe run
+            def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):
-                    return self.forward(probes)
+                    return self.forward(x)
 
-            with self.guarded(), torch.no_grad():
-                self._traces[key] = (Trace(self.module, call, shape[1:], score), target)
+            with self.guarded(), torch.no_grad(), self._two_rows_fit():
+                self._traces[key] = (Trace(self.module, run, probes, score), target)
         return self._traces[key][0]
+
+    @contextmanager
+    def _two_rows_fit(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise RefusalError(
+                f"finding layers takes two images at once, which do not fit into the memory of {self.device}: no class "
+                "activation map. Input methods take one row at a time."
+            ) from error
 
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""
@@ -317,7 +326,10 @@ class VisionModel:
         return self._fingerprint[1]
 
     def version(self) -> tuple[tuple[int, int], ...]:
-        """Identity and version counter of every parameter and buffer: it changes whenever one of them does."""
+        """Identity and version counter of every parameter and buffer: it changes whenever one of them does.
+
+        A write through `.data` goes unseen, as it does by autograd: PyTorch's counters do not move.
+        """
         modules = capture.submodules(self.module)
         tensors = (*capture.parameters(modules), *capture.buffers(modules))
         return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
@@ -325,112 +337,3 @@ class VisionModel:
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.size)) if self.size else "unknown size"
         return f"VisionModel({self.name}, {self.task}, {size}, {self.precision} on {self.device})"
-
-
-def wrap(
-    module: nn.Module,
-    *,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
-    size: int | tuple[int, int] | None = None,
-    crop: float = 1.0,
-    interpolation: str = "bicubic",
-    labels: Sequence[str] | None = None,
-    task: Task = "multiclass",
-    batch_size: int | None = None,
-    precision: Precision = "float32",
-    preprocess: Callable[[Image.Image], Tensor] | None = None,
-    name: str | None = None,
-) -> VisionModel:
-    """A network and how it wants its pixels: images come in as [0, 1], `(x - mean) / std` happens inside.
-
-    size: the input's height and width (or one number for both); crop: share of the shorter side that is kept;
-    labels: class names in order; batch_size: rows in one forward (None: timed once on a CPU, the largest that fits on
-    an accelerator). preprocess: a callable PIL image -> (C, h, w) tensor instead of all this; maps then stay in its
-    space. DataParallel and torch.compile wrappers are taken off. UsageError for values that cannot be meant.
-    """
-    _check_wrap(module, mean, std, size, crop, interpolation, labels, task, batch_size, precision)
-    plain = unwrap(module)
-    return VisionModel(
-        plain,
-        name=name or type(plain).__name__,
-        mean=mean,
-        std=std,
-        size=(size, size) if isinstance(size, int) else None if size is None else (size[0], size[1]),
-        crop=crop,
-        interpolation=interpolation,
-        labels=labels,
-        task=task,
-        batch_size=batch_size,
-        precision=precision,
-        preprocess=preprocess,
-        bounds=None if preprocess is not None else (0.0, 1.0),
-    )
-
-
-def _check_wrap(
-    module: Any,
-    mean: Any,
-    std: Any,
-    size: Any,
-    crop: Any,
-    interpolation: Any,
-    labels: Any,
-    task: Any,
-    batch_size: Any,
-    precision: Any,
-) -> None:
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"sw.wrap takes a torch.nn.Module, not {type(module).__name__}.")
-    if (mean is None) != (std is None):
-        raise UsageError("mean and std come together, one value per channel.")
-    for name, values in (("mean", mean), ("std", std)):
-        if values is None:
-            continue
-        if not isinstance(values, Sequence) or isinstance(values, str) or not values or len(values) != len(mean):
-            raise UsageError(f"{name} holds one number per channel, as many as mean; got {values!r}.")
-        for value in values:
-            real_number(name, value, at_least=0, above=name == "std")
-    for value in size if isinstance(size, tuple | list) else [] if size is None else [size]:
-        whole_number("size", value, at_least=1)
-    if isinstance(size, tuple | list) and len(size) != 2:
-        raise UsageError(f"size is one number or (height, width); got {size!r}.")
-    real_number("crop", crop, at_least=0, above=True)
-    if crop > 1:
-        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
-    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
-        raise UsageError(f"labels is a list of class names; got {labels!r}.")
-    if batch_size is not None:
-        whole_number("batch_size", batch_size, at_least=1)
-    for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), known)}")
-    if interpolation not in INTERPOLATIONS:
-        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(str(interpolation), INTERPOLATIONS)}")
-
-
-def bare(module: nn.Module) -> VisionModel:
-    """A network as it stands: the tensors given to it are its own input, of unknown bounds."""
-    model = wrap(module)
-    model.bounds = None
-    return model
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """The plain module inside DataParallel, DistributedDataParallel and torch.compile."""
-    while True:
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
-            module = module.module
-        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            module = module._orig_mod  # type: ignore[assignment]  # torch.compile's own name, checked one line above
-        else:
-            return module
-
-
-def probe_images(shape: Sequence[int]) -> Tensor:
-    """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
-    smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
-    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)

@@ -96,7 +96,7 @@ def test_nothing_but_broken_images_is_unusable_input(seewhy, tmp_path):
         ((*TINY, "--method", "gradient", "--layer", "layer4"), "takes no layer"),
         ((*TINY, "--target", "1000"), "0 to 999"),
         ((*TINY, "--target", "tabbby"), "did you mean 'tabby'"),
-        ((*TINY, "--target", "crane"), "ambiguous"),
+        ((*TINY, "--target", "cardigan"), "ambiguous"),
         ((*TINY, "--labels", "none.txt"), "labels file"),
         ((*TINY, "--device", "gpu"), "unknown device"),
         ((*TINY, "--device", "cuda:99"), "cannot be used"),

@@ -165,5 +165,5 @@ def test_smooth_grad_keeps_the_class_of_the_clean_image():
 
 @pytest.mark.parametrize("bad", [{"samples": 1}, {"noise": -0.1}])
 def test_smooth_grad_refuses_settings_that_cannot_be_meant(bad):
-    with pytest.raises(sw.UsageError, match="samples >= 2 and noise >= 0"):
+    with pytest.raises(sw.UsageError, match="at least"):
         sw.explain(tiny_cnn(), images(1), "smooth_grad", **bad)

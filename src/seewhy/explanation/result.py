@@ -260,8 +260,10 @@ def _from_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
 
 
 def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:
+    """An evidence of every row; JSON's null is an undefined (infinite) number, or NaN where the network gave such."""
+    missing = [math.nan if r["status"] == Status.NON_FINITE else math.inf for r, _, _ in rows]
     values = [record["evidence"][name] for record, _, _ in rows]
-    return torch.tensor([float("inf") if value is None else value for value in values])
+    return torch.tensor([m if value is None else value for m, value in zip(missing, values, strict=True)])
 
 
 def sha256(values: Tensor) -> str:

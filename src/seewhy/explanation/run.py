@@ -1,6 +1,7 @@
 """explain(): one call from images to maps with their status and evidence."""
 
 import importlib.metadata
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -15,9 +16,10 @@ from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
-from seewhy.model import VisionModel, bare
+from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, check_parameters, find_method
 from seewhy.target import Target, probabilities, resolve
+from seewhy.wrapping import bare
 
 TOP = 5  # predictions kept per row
 
@@ -172,9 +174,14 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps) -> dict[str, Any
         "target_used_reason": "" if info.uses_target else "a control: the same map whatever is asked",
         "precision": model.precision,
         "approximations": approximations,
-        "gradient_norm": [None] * len(maps.raw) if slope is None else [float(v) for v in slope],
-        "probability": [None] * len(maps.raw) if p is None else [float(v) for v in p],
+        "gradient_norm": _finite(slope, len(maps.raw)),
+        "probability": _finite(p, len(maps.raw)),
     }
+
+
+def _finite(values: Tensor | None, n: int) -> list[float | None]:
+    """Numbers as JSON has them: None where there is none."""
+    return [None] * n if values is None else [v if math.isfinite(v) else None for v in values.tolist()]
 
 
 def _target_probability(model: VisionModel, maps: Maps) -> Tensor | None:
@@ -195,9 +202,10 @@ def _predictions(model: VisionModel, outputs: Tensor | None, n: int) -> list[lis
     values, places = found.topk(min(TOP, found.shape[1]))
     names = model.labels or [f"class {k}" for k in range(found.shape[1])]
     names = names if len(names) == found.shape[1] else [f"not {names[0]}", names[0]]
+    finite = outputs.isfinite().all(1).tolist() if outputs is not None else []
     return [
-        [{"index": k, "label": names[k], "probability": p} for k, p in zip(ks, ps, strict=True)]
-        for ks, ps in zip(places.tolist(), values.tolist(), strict=True)
+        [{"index": k, "label": names[k], "probability": p} for k, p in zip(ks, ps, strict=True)] if whole else []
+        for ks, ps, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
     ]
 
 

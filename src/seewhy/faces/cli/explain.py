@@ -45,7 +45,7 @@ def explain(
     from seewhy.runfolder import open_folder
 
     given = options.parameters(param)
-    infos = check_methods(method, given, layer)
+    infos = check_methods(method, given, layer, seed)
     paths, skipped = find(images)
     network = options.load_model(model, weights, labels, device, batch_size, precision)
     check_question(network, target, layer)
@@ -71,12 +71,13 @@ def explain(
     raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
 
 
-def check_methods(names: Sequence[str], given: dict[str, Any], layer: str | None) -> "list[MethodInfo]":
+def check_methods(names: Sequence[str], given: dict[str, Any], layer: str | None, seed: int) -> "list[MethodInfo]":
     """The methods, before anything is loaded: each parameter must belong to one of them, and so must a layer."""
     import seewhy.methods  # noqa: F401  # fills the registry
-    from seewhy.errors import UsageError
+    from seewhy.errors import UsageError, whole_number
     from seewhy.registry import check_parameters, find_method
 
+    whole_number("seed", seed, at_least=0)
     infos = [find_method(name) for name in dict.fromkeys(names)]
     for name in given:
         if name in ("layer", "seed"):
@@ -234,7 +235,7 @@ def _skip(path: Path, error: Exception) -> Skip:
 def _seconds_per_gradient_row(network: "VisionModel") -> float:
     import torch
 
-    from seewhy.model import probe_images
+    from seewhy.layers import probe_images
     from seewhy.target import PREDICTED
 
     x = probe_images(network.input_shape())[:1].to(network.device)

@@ -1,0 +1,113 @@
+"""sw.wrap: a network and how it wants its pixels, checked and made into a VisionModel."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+from torch import Tensor, nn
+
+from seewhy.errors import UsageError, near_names, real_number, whole_number
+from seewhy.model import PRECISIONS, Precision, VisionModel
+from seewhy.target import TASKS, Task
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+def wrap(
+    module: nn.Module,
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    size: int | tuple[int, int] | None = None,
+    crop: float = 1.0,
+    interpolation: str = "bicubic",
+    labels: Sequence[str] | None = None,
+    task: Task = "multiclass",
+    batch_size: int | None = None,
+    precision: Precision = "float32",
+    preprocess: Callable[[Image.Image], Tensor] | None = None,
+    name: str | None = None,
+) -> VisionModel:
+    """A network and how it wants its pixels: images come in as [0, 1], `(x - mean) / std` happens inside.
+
+    size: the input's height and width (or one number for both); crop: share of the shorter side that is kept;
+    labels: class names in order; batch_size: rows in one forward (None: timed once on a CPU, the largest that fits on
+    an accelerator). preprocess: a callable PIL image -> (C, h, w) tensor instead of all this; maps then stay in its
+    space. DataParallel and torch.compile wrappers are taken off. UsageError for values that cannot be meant.
+    """
+    _check_wrap(module, mean, std, size, crop, interpolation, labels, task, batch_size, precision)
+    plain = unwrap(module)
+    return VisionModel(
+        plain,
+        name=name or type(plain).__name__,
+        mean=mean,
+        std=std,
+        size=(size, size) if isinstance(size, int) else None if size is None else (size[0], size[1]),
+        crop=crop,
+        interpolation=interpolation,
+        labels=labels,
+        task=task,
+        batch_size=batch_size,
+        precision=precision,
+        preprocess=preprocess,
+        bounds=None if preprocess is not None else (0.0, 1.0),
+    )
+
+
+def _check_wrap(
+    module: Any,
+    mean: Any,
+    std: Any,
+    size: Any,
+    crop: Any,
+    interpolation: Any,
+    labels: Any,
+    task: Any,
+    batch_size: Any,
+    precision: Any,
+) -> None:
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"sw.wrap takes a torch.nn.Module, not {type(module).__name__}.")
+    if (mean is None) != (std is None):
+        raise UsageError("mean and std come together, one value per channel.")
+    for name, values in (("mean", mean), ("std", std)):
+        if values is None:
+            continue
+        if not isinstance(values, Sequence) or isinstance(values, str) or not values or len(values) != len(mean):
+            raise UsageError(f"{name} holds one number per channel, as many as mean; got {values!r}.")
+        for value in values:
+            real_number(name, value, at_least=0, above=name == "std")
+    for value in size if isinstance(size, tuple | list) else [] if size is None else [size]:
+        whole_number("size", value, at_least=1)
+    if isinstance(size, tuple | list) and len(size) != 2:
+        raise UsageError(f"size is one number or (height, width); got {size!r}.")
+    real_number("crop", crop, at_least=0, above=True)
+    if crop > 1:
+        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
+    if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
+        raise UsageError(f"labels is a list of class names; got {labels!r}.")
+    if batch_size is not None:
+        whole_number("batch_size", batch_size, at_least=1)
+    for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
+        if value not in known:
+            raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), known)}")
+    if interpolation not in INTERPOLATIONS:
+        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(str(interpolation), INTERPOLATIONS)}")
+
+
+def bare(module: nn.Module) -> VisionModel:
+    """A network as it stands: the tensors given to it are its own input, of unknown bounds."""
+    model = wrap(module)
+    model.bounds = None
+    return model
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The plain module inside DataParallel, DistributedDataParallel and torch.compile."""
+    while True:
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            module = module.module
+        elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            module = module._orig_mod  # type: ignore[assignment]  # torch.compile's own name, checked one line above
+        else:
+            return module
