@@ -38,10 +38,11 @@ def contestants(model, x):
     shape = (1, -1, 1, 1)
     z = (x - torch.tensor(model.mean).view(shape)) / torch.tensor(model.std).view(shape)
     with torch.inference_mode():
-        classes = module(z).argmax(1)
+        chosen = module(z).argmax(1).tolist()
+    classes = torch.tensor(chosen)
     captum_cam = captum.attr.LayerGradCam(module, layer)
     pytorch_cam = PytorchGradCam(model=module, target_layers=[layer])
-    targets = [ClassifierOutputTarget(int(c)) for c in classes]
+    targets = [ClassifierOutputTarget(int(c)) for c in chosen]
 
     def plain():
         with torch.inference_mode():
@@ -58,7 +59,7 @@ def contestants(model, x):
 
     def torchcam():
         with TorchCam(module, target_layer=layer) as extractor:
-            return extractor(classes.tolist(), module(z))
+            return extractor(chosen, module(z))
 
     return {"plain forward": plain, "seewhy": seewhy, "captum": captum_, "grad-cam": grad_cam, "torchcam": torchcam}
 

@@ -105,6 +105,7 @@ class Trace:
         self._said = self._everything_said(output)
         self._same = {site.name: twin for site, _, twin in sites}
         self._verdicts: dict[str, bool] = {}
+        self._chosen: Layer | None = None
         forms = [_forms(shape, len(probes), probes.shape[2:]) for _, shape, _ in sites]
         unclear = [site for (site, _, _), found in zip(sites, forms, strict=True) if len(found) > 1]
         rows_axis = self._rows_axis(unclear)
@@ -167,13 +168,16 @@ class Trace:
 
         The returned layer's `trunk` says which of the two it is. RefusalError where no layer is usable.
         """
+        if self._chosen is not None:
+            return self._chosen
         usable = [layer for layer in self.layers if layer.usable]
         reached = [layer for layer in usable if layer.gradient]
-        for layer in reversed(reached):
-            if self.trunk(layer):
-                return replace(layer, trunk=True)
-        if usable:
-            return replace((reached or usable)[-1], trunk=False)
+        last = next((replace(layer, trunk=True) for layer in reversed(reached) if self.trunk(layer)), None)
+        if last is None and usable:
+            last = replace((reached or usable)[-1], trunk=False)
+        if last is not None:
+            self._chosen = last
+            return last
         raise RefusalError(
             f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
             "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."

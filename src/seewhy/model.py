@@ -60,31 +60,42 @@ class VisionModel:
         self.gradient_rows = 0  # rows computed forward and backward
         self._moments: tuple[Tensor, Tensor] | None = None
         self._timed_batch: int | None = None
-        self._guarded = 0
+        self._guarded = False
+        self._device: torch.device | None = None  # of the network, looked up when a guard is entered
+        self._dtype: torch.dtype | None = None
         self._traces: dict[tuple[Any, ...], tuple[Trace, Target]] = {}  # the target is kept for its id
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._fingerprint: tuple[tuple[Any, ...], str] | None = None
+        self._fingerprint: tuple[capture.Version, str] | None = None
+        self._version: capture.Version = ()  # of the weights, when the guard was last entered
 
     @property
     def device(self) -> torch.device:
         """Where the network's first parameter lies; it is never moved."""
-        first = next(self.module.parameters(), next(self.module.buffers(), None))
+        if self._device is not None:
+            return self._device
+        first: Tensor | None = next(self.module.parameters(), None)
+        first = next(self.module.buffers(), None) if first is None else first
         return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the network's first float parameter; its input is given in it."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
 
     # -- running the network -------------------------------------------------------------------------------------
 
     @contextmanager
-    def guarded(self, seed: int = 0) -> Iterator[None]:
+    def guarded(self, seed: int = 0) -> Iterator[capture.Version]:
         """capture.guard around this network; inside another guard of the same model it costs nothing."""
         if self._guarded:
-            yield
+            yield self._version
             return
-        self._guarded += 1
+        self._guarded, self._device, self._dtype = True, self.device, self.dtype
         try:
-            with capture.guard(self.module, seed=seed):
-                yield
+            with capture.guard(self.module, seed=seed) as self._version:
+                yield self._version
         finally:
-            self._guarded -= 1
+            self._guarded, self._device, self._dtype = False, None, None
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
@@ -92,9 +103,8 @@ class VisionModel:
         if self.mean is not None and self.std is not None:
             mean, scale = self._moments_for(x)
             x = (x - mean) * scale
-        first = next((p for p in self.module.parameters() if p.is_floating_point()), None)
-        if first is not None and first.dtype != x.dtype:
-            x = x.to(first.dtype)
+        dtype = self._dtype if self._guarded else self.dtype
+        x = x if dtype is None else x.to(dtype)
         with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
             return self.module(x)
 
@@ -315,7 +325,7 @@ class VisionModel:
 
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""
-        key = self.version()
+        key = capture.version(self.module)
         if self._fingerprint is None or self._fingerprint[0] != key:
             digest = hashlib.sha256(repr(self.module).encode())
             for name, tensor in self.module.state_dict().items():
@@ -324,15 +334,6 @@ class VisionModel:
                     digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
             self._fingerprint = (key, digest.hexdigest())
         return self._fingerprint[1]
-
-    def version(self) -> tuple[tuple[int, int], ...]:
-        """Identity and version counter of every parameter and buffer: it changes whenever one of them does.
-
-        A write through `.data` goes unseen, as it does by autograd: PyTorch's counters do not move.
-        """
-        modules = capture.submodules(self.module)
-        tensors = (*capture.parameters(modules), *capture.buffers(modules))
-        return tuple((id(t), 0 if t.is_inference() else t._version) for t in tensors)
 
     def __repr__(self) -> str:
         size = " x ".join(map(str, self.size)) if self.size else "unknown size"

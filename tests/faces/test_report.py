@@ -132,7 +132,7 @@ def test_the_demo_explains_a_photo_and_its_contrast_under_lite0_and_stays_small(
         {**demo.METHODS, "integrated_gradients": {"rule": "trapezoid", "steps": 8}, "smooth_grad": {"samples": 4}},
     )
     steps = []
-    page = demo.run(tmp_path, lambda what, done, total: steps.append((done, total)))
+    page = demo.run(sw.load("lite0"), tmp_path, 0, lambda what, done, total: steps.append((done, total)))
     text = page.read_text()
     assert text.count("<figure") == len(demo.METHODS) + len(demo.CONTRAST[2])
     assert "Why tiger cat and not tabby?" in text

@@ -1,5 +1,6 @@
 """Where the model's input lies in the photo, and maps from one to the other. Half-pixel convention throughout."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Geometry:
 
 def _seen(length: int, start: float, stop: float) -> slice:
     """Pixels whose centers lie in [start, stop)."""
-    return slice(max(0, round(start)), min(length, max(round(stop), round(start) + 1)))
+    return slice(max(0, math.ceil(start - 0.5)), min(length, math.ceil(stop - 0.5)))
 
 
 def resize_and_center_crop(photo: tuple[int, int], size: tuple[int, int], crop: float) -> Geometry:

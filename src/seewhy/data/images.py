@@ -1,7 +1,9 @@
 """Decode whatever users have into upright pixels in [0, 1], say what was done to them, and show the model its crop."""
 
 import hashlib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -15,6 +17,7 @@ from seewhy.errors import ImageError, UsageError, near_names
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970  # above it Pillow itself calls an image a decompression bomb
+MAX_RESIZED_PIXELS = 16_000_000  # of a photo resized whole before its crop is taken; a very wide one would be gigabytes
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -41,26 +44,29 @@ def read_photo(source: str | Path | Image.Image) -> Photo:
     ImageError for anything that is not one whole image: missing, empty, truncated, not an image, too large.
     """
     if isinstance(source, Image.Image):
-        return _photo(source, "image", "")
+        with _as_image_errors("image", b""):
+            return _photo(source, "image", "")
     path = Path(source)
     content = _read_bytes(path)
-    try:
+    with _as_image_errors(str(path), content), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours: MAX_PIXELS
         with Image.open(BytesIO(content)) as image:
-            _check_size(path, image)
             return _photo(image, str(source), hashlib.sha256(content).hexdigest())
+
+
+@contextmanager
+def _as_image_errors(name: str, content: bytes) -> Iterator[None]:
+    """Decoders raise anything on hostile bytes; every cause is kept and named."""
+    try:
+        yield
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: too large to decode safely ({error}).") from error
+        raise ImageError(f"{name}: too large to decode safely ({error}).") from error
     except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image that can be read (it starts with {content[:12]!r}).") from error
-    except Exception as error:  # decoders raise anything on hostile bytes; the cause is kept and named
-        raise ImageError(f"{path}: damaged or truncated image ({type(error).__name__}: {error}).") from error
-
-
-def _check_size(path: Path, image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{path}: {image.width} x {image.height} pixels; the limit is {MAX_PIXELS:,} in all.")
+        raise ImageError(f"{name}: not an image that can be read (it starts with {content[:12]!r}).") from error
+    except Exception as error:
+        raise ImageError(f"{name}: damaged or truncated image ({type(error).__name__}: {error}).") from error
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -79,7 +85,16 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
+def _near_file(path: Path) -> str:
+    if not path.parent.is_dir():
+        return f" The folder {path.parent} does not exist either."
+    hint = near_names(path.name, [p.name for p in path.parent.iterdir()])
+    return f" {hint[0].upper()}{hint[1:]}" if hint.startswith("did you mean") else ""
+
+
 def _photo(image: Image.Image, name: str, sha256: str) -> Photo:
+    if not 0 < image.width * image.height <= MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width} x {image.height} pixels; from 1 to {MAX_PIXELS:,} in all can be read.")
     notes: list[str] = []
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
@@ -110,6 +125,7 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
 def _eight_bit(image: Image.Image, notes: list[str]) -> Image.Image:
     """RGB or gray, 8 bit; transparency is laid over white."""
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("LA") if image.mode == "La" else image
         layer = image.convert("RGBA")
         if layer.getchannel("A").getextrema() != (255, 255):
             notes.append("transparency laid over white")
@@ -144,8 +160,7 @@ def to_input(
 ) -> tuple[NDArray[np.float32], Geometry]:
     """What the model is shown: (channels, h, w) float32 in [0, 1], and where it lies in the photo.
 
-    The crop is resampled directly out of the photo, so a very wide one costs no more than a square one. A gray photo
-    fills all channels; a color photo for a one-channel model becomes luminance.
+    A gray photo fills all channels; a color photo for a one-channel model becomes luminance.
     """
     geometry = resize_and_center_crop(photo.size, size, crop)
     bands: tuple[Image.Image, ...] = photo.bands
@@ -153,13 +168,21 @@ def to_input(
         bands = (Image.merge("RGB", bands).convert("L"),)
     if len(bands) not in (1, channels):
         raise UsageError(f"{photo.name}: {len(bands)} channels, the model takes {channels}: pass a tensor instead.")
-    top, left, bottom, right = geometry.box
     shown = []
     for band in bands:
-        small = band.resize((size[1], size[0]), RESAMPLING[interpolation], box=(left, top, right, bottom))
-        values = np.asarray(small).astype(np.float32)
+        values = np.asarray(_resampled(band, geometry, RESAMPLING[interpolation])).astype(np.float32)
         shown.append(values / 255 if band.mode == "L" else values.clip(0, 1))
     return np.stack(shown * (channels // len(shown)) if len(shown) == 1 else shown), geometry
+
+
+def _resampled(band: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
+    """Resize, then crop, as torchvision and timm do, to the last bit; or the crop alone where the whole would be huge."""
+    (top, left, bottom, right), (h, w) = geometry.box, geometry.size
+    rows, columns = round(band.height * h / (bottom - top)), round(band.width * w / (right - left))
+    if rows * columns > MAX_RESIZED_PIXELS:
+        return band.resize((w, h), resampling, box=(left, top, right, bottom))
+    y, x = round(top * rows / band.height), round(left * columns / band.width)
+    return band.resize((columns, rows), resampling).crop((x, y, x + w, y + h))
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:

@@ -43,18 +43,17 @@ def photos(folder: Path) -> list[Path]:
     return copies
 
 
-def run(out: Path, progress: Callable[[str, int, int], None]) -> Path:
-    """Explain the six photos, and "why tiger cat and not tabby", into a run folder; returns the page's path.
+def run(model: "sw.VisionModel", out: Path, seed: int, progress: Callable[[str, int, int], None]) -> Path:
+    """Explain the six photos under lite0, and "why tiger cat and not tabby", into a run folder; returns the page's path.
 
     progress: called with (what is being done, steps done, steps in all).
     """
-    model = sw.load("lite0")
     paths = photos(out / "photos")
     work: list[tuple[Path, str, str | None]] = [(path, method, None) for path in paths for method in METHODS]
     name, question, methods = CONTRAST
     work += [(path, method, question) for path in paths if path.name == name for method in methods]
     for done, (path, method, target) in enumerate(work):
         progress(f"{path.name}: {method}", done, len(work))
-        sw.explain(model, path, method, target=target, **METHODS[method]).save(out)
+        sw.explain(model, path, method, target=target, seed=seed, **METHODS[method]).save(out)
     progress("page", len(work), len(work))
     return sw.report(out)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seewhy import runfolder
+from seewhy import capture, runfolder
 from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.result import Explanation, Status, sha256
@@ -67,11 +67,12 @@ def explain_inputs(
         index, question = _questions(model, x, target)
         x_rows = x if index == list(range(len(x))) else x[index]
         begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
-        with model.guarded(seed):
+        with model.guarded(seed) as version:
             maps: Maps = info.function(model, x_rows, question.on(question.scale or info.scale), **keywords)
         seconds = time.perf_counter() - begun
         status = _status(info, maps)
         broken = torch.tensor([s not in (Status.OK, Status.ALL_NEGATIVE) for s in status], device=maps.raw.device)
+        p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
         raw = torch.where(broken.view(-1, *[1] * (maps.raw.ndim - 1)), 0.0, maps.raw).detach()
         targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
@@ -83,15 +84,15 @@ def explain_inputs(
             targets=targets,
             target_text=[described["text"] for described in targets],
             scores=maps.values.to(device),
-            predictions=_predictions(model, maps.outputs, len(raw)),
+            predictions=_predictions(model, p, len(raw)),
             status=status,
             evidence=_evidence(model, maps, counted, device),
-            validity=_validity(model, info, maps),
+            validity=_validity(model, info, maps, p),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
             provenance=_provenance(model, seed),
-            fingerprint=_fingerprint_later(model),
+            fingerprint=_fingerprint_later(model, version),
         )
 
 
@@ -130,20 +131,22 @@ def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], T
 
 
 def _status(info: MethodInfo, maps: Maps) -> list[Status]:
-    flat = maps.raw.flatten(1)
-    slope = maps.evidence.get("gradient_norm")
+    flat, slope = maps.raw.flatten(1), maps.evidence.get("gradient_norm")
+    low, high = flat.amin(1), flat.amax(1)  # NaN and infinity show in them
+    finite = (low.isfinite() & high.isfinite() & maps.values.isfinite()).tolist()
+    flat_map = (low == high).tolist() if flat.shape[1] > 1 else [False] * len(flat)
+    dead = (slope == 0).tolist() if info.needs_gradients and slope is not None else [False] * len(flat)
+    negative = (high <= 0).tolist() if info.picture == "positive" else [False] * len(flat)
     found = []
-    for i, cells in enumerate(flat):
-        if not torch.isfinite(cells).all() or not torch.isfinite(maps.values[i]):
+    for is_finite, is_dead, is_flat, is_negative in zip(finite, dead, flat_map, negative, strict=True):
+        if not is_finite:
             found.append(Status.NON_FINITE)
-        elif info.needs_gradients and slope is not None and float(slope[i]) == 0:
+        elif is_dead:
             found.append(Status.ZERO_GRADIENT)
-        elif len(cells) > 1 and float(cells.max()) == float(cells.min()):
+        elif is_flat:
             found.append(Status.CONSTANT)
-        elif info.picture == "positive" and float(cells.max()) <= 0:
-            found.append(Status.ALL_NEGATIVE)
         else:
-            found.append(Status.OK)
+            found.append(Status.ALL_NEGATIVE if is_negative else Status.OK)
     return found
 
 
@@ -159,7 +162,7 @@ def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int], device: t
     return evidence
 
 
-def _validity(model: VisionModel, info: MethodInfo, maps: Maps) -> dict[str, Any]:
+def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None) -> dict[str, Any]:
     """What can differ in a map that we do give, each with its reason."""
     approximations = []
     if maps.layer is not None and maps.layer.trunk is False:
@@ -168,14 +171,14 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps) -> dict[str, Any
         approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
         approximations.append("the path integral of at least one row is not converged: see its evidence")
-    slope, p = maps.evidence.get("gradient_norm"), _target_probability(model, maps)
+    slope = maps.evidence.get("gradient_norm")
     return {
         "target_used": info.uses_target,
         "target_used_reason": "" if info.uses_target else "a control: the same map whatever is asked",
         "precision": model.precision,
         "approximations": approximations,
         "gradient_norm": _finite(slope, len(maps.raw)),
-        "probability": _finite(p, len(maps.raw)),
+        "probability": _finite(_target_probability(maps, p), len(maps.raw)),
     }
 
 
@@ -184,25 +187,21 @@ def _finite(values: Tensor | None, n: int) -> list[float | None]:
     return [None] * n if values is None else [v if math.isfinite(v) else None for v in values.tolist()]
 
 
-def _target_probability(model: VisionModel, maps: Maps) -> Tensor | None:
-    """P of the explained class on the clean image; None where the target is no class."""
-    if maps.outputs is None or maps.target.index is None or maps.target.kind not in ("index", "margin"):
+def _target_probability(maps: Maps, p: Tensor | None) -> Tensor | None:
+    """Probability of the explained class on the clean image; None where the target is no class."""
+    if p is None or maps.target.index is None or maps.target.kind not in ("index", "margin"):
         return None
-    found = probabilities(maps.outputs, model.task)
-    if found is None:
-        return None
-    rows = torch.arange(len(found), device=found.device)
-    return found[rows, maps.target.at(maps.target.index, rows)]
+    rows = torch.arange(len(p), device=p.device)
+    return p[rows, maps.target.at(maps.target.index, rows)]
 
 
-def _predictions(model: VisionModel, outputs: Tensor | None, n: int) -> list[list[dict[str, Any]]]:
-    found = None if outputs is None else probabilities(outputs, model.task)
-    if found is None:
+def _predictions(model: VisionModel, p: Tensor | None, n: int) -> list[list[dict[str, Any]]]:
+    if p is None:
         return [[] for _ in range(n)]
-    values, places = found.topk(min(TOP, found.shape[1]))
-    names = model.labels or [f"class {k}" for k in range(found.shape[1])]
-    names = names if len(names) == found.shape[1] else [f"not {names[0]}", names[0]]
-    finite = outputs.isfinite().all(1).tolist() if outputs is not None else []
+    values, places = p.topk(min(TOP, p.shape[1]))
+    names = model.labels or [f"class {k}" for k in range(p.shape[1])]
+    names = names if len(names) == p.shape[1] else [f"not {names[0]}", names[0]]
+    finite = p.isfinite().all(1).tolist()
     return [
         [{"index": k, "label": names[k], "probability": p} for k, p in zip(ks, ps, strict=True)] if whole else []
         for ks, ps, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
@@ -243,14 +242,12 @@ def _plain_parameter(value: Any) -> Any:
     return runfolder.plain(value)
 
 
-def _fingerprint_later(model: VisionModel) -> Callable[[], str]:
+def _fingerprint_later(model: VisionModel, version: capture.Version) -> Callable[[], str]:
     """The model's hash when a record needs it; hashing is no part of a map's time. Says so if the weights have changed."""
-    version = model.version()
 
     def fingerprint() -> str:
-        return (
-            model.fingerprint() if model.version() == version else "unknown: the weights changed after the explanation"
-        )
+        same = capture.version(model.module) == version
+        return model.fingerprint() if same else "unknown: the weights changed after the explanation"
 
     return fingerprint
 
@@ -270,8 +267,12 @@ def _provenance(model: VisionModel, seed: int) -> dict[str, Any]:
 
 @cache
 def _versions() -> dict[str, str]:
+    try:
+        own = importlib.metadata.version("seewhy")
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+        own = "not installed"
     return {
-        "seewhy": importlib.metadata.version("seewhy"),
+        "seewhy": own,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -13,10 +13,11 @@ def layers(
     weights: Path | None = options.WEIGHTS,
     everything: bool = typer.Option(False, "--all", help="Also the layers where no map can be taken, and why not."),
     device: str = options.DEVICE,
+    precision: str = options.PRECISION,
     as_json: bool = options.JSON,
 ) -> None:
     """List where in a network a map can be taken, found by running it; the default is marked."""
-    network = options.load_model(model, weights, None, device, None, "float32")
+    network = options.load_model(model, weights, None, device, None, precision)
     with progress_bar() as step:
         found = network.layers(lambda done, total: step("testing layers", done, total))
     default = network.default_layer()

@@ -4,11 +4,18 @@ from pathlib import Path
 
 import typer
 
-from seewhy.faces.cli.console import result
+from seewhy.faces.cli import options
+from seewhy.faces.cli.console import result, result_json
 
 
-def report(folder: Path = typer.Argument(help="A run folder, written by explain or demo.")) -> None:
+def report(
+    folder: Path = typer.Argument(help="A run folder, written by explain or demo."), as_json: bool = options.JSON
+) -> None:
     """Render the page of a run folder again, from its files alone, and print its path."""
     import seewhy as sw
 
-    result(str(sw.report(folder).resolve()))
+    page = str(sw.report(folder).resolve())
+    if as_json:
+        result_json({"page": page})
+    else:
+        result(page)
