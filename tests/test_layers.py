@@ -16,7 +16,7 @@ ORDER = [
     ["layers"],
     ["model"],
     ["wrapping"],
-    ["load", "data", "perturb", "draw", "runfolder"],
+    ["loading", "data", "perturb", "draw", "runfolder"],
     ["methods"],
     ["explanation"],
     ["demo"],  # its own imports are public names, resolved on first use

@@ -14,7 +14,7 @@ from torch import nn
 
 from seewhy.data.images import read_photo, to_input
 from seewhy.errors import MissingExtraError, UsageError
-from seewhy.load import imagenet_labels, lite_names, load, read_checkpoint
+from seewhy.loading import imagenet_labels, lite_names, load, read_checkpoint
 
 TINY = "test_resnet"  # 0.5 million weights, as timm uses for its own tests
 CHELSEA = Path(os.path.dirname(skimage.__file__)) / "data" / "chelsea.png"
@@ -74,7 +74,7 @@ def test_two_entries_of_the_package_that_are_swapped_do_not_fit(lite0, monkeypat
     one, two = "_blocks.1._bn0.weight", "_blocks.5._bn0.weight"
     assert entries[one].shape != entries[two].shape
     entries[one], entries[two] = entries[two], entries[one]
-    monkeypatch.setattr("seewhy.load.read_checkpoint", lambda path: entries)
+    monkeypatch.setattr("seewhy.loading.read_checkpoint", lambda path: entries)
     with pytest.raises(UsageError, match="2 of the wrong shape"):
         load("lite0")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from seewhy.explanation import explain as explain
     from seewhy.explanation import read_explanation as read_explanation
     from seewhy.faces.report import report as report
-    from seewhy.load import load as load
+    from seewhy.loading import load as load
     from seewhy.model import VisionModel as VisionModel
     from seewhy.registry import list_methods
 
@@ -38,7 +38,7 @@ _HOMES = {
     "explain": "explanation",
     "read_explanation": "explanation",
     "report": "faces.report",
-    "load": "load",
+    "load": "loading",
     "VisionModel": "model",
     "wrap": "wrapping",
     "Target": "target",

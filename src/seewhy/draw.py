@@ -87,8 +87,8 @@ def bar_labels(raw: FloatMap, picture: Picture, end: float) -> tuple[str, str]:
         return "0", f"{_beyond(max(abs(highest), abs(lowest)), end)}{number(end)}"
     high = f"{_beyond(highest, end)}{number(end)}"
     if picture == "signed":
-        return f"{'≤ ' if lowest < -end else ''}{number(-end)}", high
-    return ("≤ 0" if lowest < 0 else "0"), high
+        return f"{'<= ' if lowest < -end else ''}{number(-end)}", high
+    return ("<= 0" if lowest < 0 else "0"), high
 
 
 def note(shown: RGB, text: str) -> RGB:
@@ -105,7 +105,7 @@ def number(value: float) -> str:
 
 
 def _beyond(extreme: float, end: float) -> str:
-    return "≥ " if extreme > end * (1 + 1e-6) else ""
+    return ">= " if extreme > end * (1 + 1e-6) else ""
 
 
 def _check(raw: FloatMap) -> None:

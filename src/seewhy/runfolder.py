@@ -43,7 +43,9 @@ def open_folder(folder: str | Path) -> Path:
         raise UsageError(
             f"{path} holds files that are not a seewhy run ({', '.join(sorted(strangers)[:3])} ...): choose an empty folder."
         )
-    if not (path / "run.json").exists():
+    if (path / "run.json").exists():
+        read_run(path)
+    else:
         write_run(path, {"skipped": []})
     return path
 
@@ -65,7 +67,7 @@ def read_run(folder: str | Path) -> Record:
 
 def write_run(folder: Path, run: Record) -> None:
     """Replace run.json as a whole: a reader sees the old one or the new one."""
-    _replace(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2, ensure_ascii=False).encode())
+    _replace(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2).encode())
 
 
 def append(
@@ -86,7 +88,7 @@ def append(
     stored["image"]["array"] = _store(folder, "images", npy_bytes(pixels), "npy") if pixels is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
     stored = plain(stored)
-    line = json.dumps(stored, ensure_ascii=False, allow_nan=False) + "\n"
+    line = json.dumps(stored, allow_nan=False) + "\n"  # ASCII: a file name may hold bytes that are no text
     path = folder / "rows.jsonl"
     _guarded(path, lambda: _append_line(path, line.encode()))
     return stored
@@ -97,7 +99,7 @@ def read(folder: str | Path) -> list[Row]:
     root = Path(folder)
     read_run(root)
     path = root / "rows.jsonl"
-    lines = path.read_text("utf-8").removesuffix("\n").split("\n") if path.exists() else []
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
     records: dict[str, Record] = {}
     for number, line in enumerate(lines, 1):
         try:
@@ -107,12 +109,26 @@ def read(folder: str | Path) -> list[Row]:
             if number == len(lines) or not line:  # killed while writing it: everything before it is whole
                 continue
             raise SeewhyError(f"{path}, line {number} is damaged ({error}).") from error
-    return [(record, _read_map(root, record), _read_image(root, record)) for record in records.values()]
+    try:
+        return [(record, _read_map(root, record), _read_image(root, record)) for record in records.values()]
+    except (KeyError, TypeError) as error:
+        raise SeewhyError(f"{path}: a record lacks what every record has ({type(error).__name__}: {error}).") from error
 
 
 def read_array(folder: str | Path, name: str) -> NDArray[np.float32]:
     """An array of a run folder; never unpickled."""
-    values: NDArray[np.float32] = np.load(_inside(Path(folder), name), allow_pickle=False)
+    path = _inside(Path(folder), name)
+    try:
+        return _load_array(BytesIO(path.read_bytes()), path)
+    except OSError as error:
+        raise SeewhyError(f"{path} is missing ({error.strerror}).") from error
+
+
+def _load_array(content: BytesIO, path: Path) -> NDArray[np.float32]:
+    try:
+        values: NDArray[np.float32] = np.load(content, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:  # pickled, cut off, or a header that claims the impossible
+        raise SeewhyError(f"{path} is no array that can be read safely ({type(error).__name__}: {error}).") from error
     return values
 
 
@@ -125,6 +141,8 @@ def npy_bytes(values: NDArray[Any]) -> bytes:
 
 def plain(value: Any) -> Any:
     """JSON values only; a number that is not finite becomes null (JSON has no infinity)."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -147,8 +165,7 @@ def _read_map(root: Path, record: Record) -> NDArray[np.float32]:
         raise SeewhyError(f"{path}: the map of row {record['id']} is missing ({error.strerror}).") from error
     if hashlib.sha256(content).hexdigest() != record["map"]["sha256"]:
         raise SeewhyError(f"{path}: the map was changed after it was written (its hash is not the recorded one).")
-    values: NDArray[np.float32] = np.load(BytesIO(content), allow_pickle=False)
-    return values
+    return _load_array(BytesIO(content), path)
 
 
 def _read_image(root: Path, record: Record) -> NDArray[np.uint8] | None:
@@ -184,14 +201,27 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _append_line(path: Path, line: bytes) -> None:
-    """Append; half a line that a killed run left behind is cut off first."""
+    """Append; half a line that a killed run left behind is cut off first, a whole one that lacks its end gets it."""
     with path.open("ab+") as file:
         file.seek(0)
         content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
+        whole = content.rfind(b"\n") + 1
+        if content[whole:]:
+            if _is_json(content[whole:]):
+                file.write(b"\n")
+            else:
+                file.truncate(whole)
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _replace(path: Path, content: bytes) -> None:

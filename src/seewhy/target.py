@@ -121,6 +121,10 @@ class Target:
             raise UsageError(
                 f"a region mask is (H, W), or (N, H, W), one per image; got {tuple(self.mask.shape)} for {n_images} images."
             )
+        if self.task == "binary" and len(output_shape) > 1 and output_shape[1] != 1:
+            raise UsageError(
+                f"task='binary' means one logit; this network has {output_shape[1]} outputs: 'multiclass'."
+            )
         classes = 2 if self.task == "binary" else output_shape[1] if len(output_shape) > 1 else 1
         for values in (self.index, self.other):
             if values is None:
@@ -138,8 +142,9 @@ class Target:
         """The question about image i in words: 'logit of 281 tabby'."""
         if self.kind == "callable":
             return f"value of {getattr(self.function, '__name__', 'a function')}"
+        scale = (self.scale or "logit").replace("_", " ")
         if self.kind == "predicted":
-            return f"{self.scale or 'logit'} of the predicted class"
+            return f"{scale} of the predicted class"
 
         def named(values: Tensor | None) -> str:
             if values is None:
@@ -152,7 +157,7 @@ class Target:
         if self.kind == "region":
             return f"sum of {named(self.index)} over a region"
         contrast = f" minus {named(self.other)}" if self.other is not None else ""
-        return f"{self.scale or 'logit'} of {named(self.index)}{contrast}".replace("_", " ")
+        return f"{scale} of {named(self.index)}{contrast}"
 
 
 PREDICTED = Target("predicted")
@@ -280,7 +285,10 @@ def _indices(given: Any) -> Tensor:
         if wrong or not values:
             shown = f"{type(wrong[0]).__name__} {wrong[0]!r}" if wrong else "an empty list"
             raise UsageError(f"a target is a class index (int), a class name or a list of these, not {shown}.")
-        tensor = torch.tensor([v.__index__() for v in values])
+        try:
+            tensor = torch.tensor([operator.index(v) for v in values], dtype=torch.int64)
+        except (OverflowError, ValueError, RuntimeError) as error:
+            raise UsageError(f"a class index cannot be that large: {given!r}.") from error
         tensor = tensor if isinstance(given, list | tuple) else tensor[0]
     if tensor.dtype not in (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8) or tensor.ndim > 1:
         raise UsageError(
@@ -294,7 +302,7 @@ def _is_index(value: Any) -> bool:
         operator.index(value)
     except TypeError:
         return False
-    return not isinstance(value, bool)
+    return not isinstance(value, bool) and not (isinstance(value, Tensor) and value.dtype == torch.bool)
 
 
 def _named(name: str, labels: Sequence[str] | None) -> Target:
@@ -306,11 +314,11 @@ def _named(name: str, labels: Sequence[str] | None) -> Target:
 
 def _class_index(name: str, labels: Sequence[str] | None) -> int:
     name = name.strip()
-    if name.isdecimal():
+    found = [i for i, label in enumerate(labels or ()) if label.lower() == name.lower()]
+    if name.isdecimal() and not found:
         return int(name)
     if labels is None:
         raise UsageError(f"class name {name!r} given, but this model has no labels: pass labels=[...] or use an index.")
-    found = [i for i, label in enumerate(labels) if label.lower() == name.lower()]
     if len(found) > 1:
         raise UsageError(f"class name {name!r} is ambiguous: it is the name of classes {found}. Use the index.")
     if not found:

@@ -47,12 +47,13 @@ def test_a_meaningless_exif_orientation_is_taken_as_upright(tmp_path, orientatio
     assert np.array_equal(pixels(read_photo(tmp_path / "a.png")), colors())
 
 
-def test_a_rotated_16_bit_photo_is_upright(tmp_path):
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_rotated_16_bit_photo_is_upright(tmp_path, suffix):
     values = (np.arange(12, dtype=np.uint16) * 5000).reshape(3, 4)
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
-    Image.fromarray(np.ascontiguousarray(np.rot90(values))).save(tmp_path / "a.tif", exif=exif)
-    photo = read_photo(tmp_path / "a.tif")
+    Image.fromarray(np.ascontiguousarray(np.rot90(values))).save(tmp_path / f"a.{suffix}", exif=exif)
+    photo = read_photo(tmp_path / f"a.{suffix}")
     assert photo.size == (3, 4)
     assert np.allclose(pixels(photo)[..., 0], values / 65535, atol=1e-7)
 

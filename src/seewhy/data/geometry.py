@@ -41,9 +41,11 @@ class Geometry:
         seen[rows, columns] = True
         placed = torch.zeros(self.photo, dtype=values.dtype)
         if seen.any():
-            placed[rows, columns] = resize(values[None], (rows.stop - rows.start, columns.stop - columns.start))[
-                0
-            ].cpu()
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            shown = functional.interpolate(  # antialias: a small photo must not lose a peak between two pixels
+                values[None, None].cpu(), size=size, mode="bilinear", align_corners=False, antialias=True
+            )
+            placed[rows, columns] = shown[0, 0]
         return placed, seen
 
     def to_dict(self) -> dict[str, Any]:

@@ -73,13 +73,9 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = (
-            f" {near_names(path.name, siblings)}" if siblings else f" The folder {path.parent} does not exist either."
-        )
-        raise ImageError(f"{path}: no such file.{hint if 'did you' in hint or not siblings else ''}") from None
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise ImageError(f"{path}: no such file.{_near_file(path)}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can open
+        raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if not content:
         raise ImageError(f"{path}: the file is empty (0 bytes).")
     return content

@@ -125,7 +125,9 @@ def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], T
         index = [i for i, items in enumerate(present) for _ in items]
         target = [item for items in present for item in items]
     question = resolve(target, model.labels, model.task).copied()
-    known = question.kind in ("index", "margin", "output", "region") or (question.kind == "predicted" and model.labels)
+    known = question.kind in ("index", "margin", "output", "region") or (
+        question.kind == "predicted" and (model.labels is not None or model.task == "binary")
+    )
     question.check(len(index), model.output_shape(tuple(x.shape[1:])) if known else ())
     return index, question
 

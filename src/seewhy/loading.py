@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from seewhy.capture import random_states
 from seewhy.errors import MissingExtraError, UsageError, near_names
 from seewhy.model import Precision, VisionModel
 from seewhy.wrapping import wrap
@@ -30,6 +31,11 @@ def load(
     architecture with `weights` from a file, or weights="random" for an untrained one. UsageError for an unknown
     specification, name or checkpoint; MissingExtraError with the install line.
     """
+    if not isinstance(specification, str):
+        raise UsageError(
+            f"sw.load takes a specification such as 'lite0', not {type(specification).__name__}; "
+            "a network that you have goes to sw.wrap."
+        )
     kind, _, name = specification.partition(":")
     loaders: dict[str, Callable[[str, str | Path | None], tuple[nn.Module, dict[str, Any]]]] = {
         "lite0": lambda _, weights: _lite0(weights),
@@ -39,7 +45,8 @@ def load(
         raise UsageError(
             f"unknown model {specification!r}: {near_names(specification, ['lite0', 'timm:<architecture>'])}"
         )
-    module, settings = loaders[kind](name, weights)
+    with random_states(0):  # a network is made with random weights first, and the global state is not ours to use up
+        module, settings = loaders[kind](name, weights)
     if labels is not None:
         settings["labels"] = labels
     try:
@@ -75,7 +82,10 @@ def _timm(name: str, weights: str | Path | None) -> tuple[nn.Module, dict[str, A
         )
     state = None if str(weights) == "random" else read_checkpoint(Path(weights))
     classes = {} if state is None else _classes(state, timm.get_pretrained_cfg(name))
-    module: nn.Module = timm.create_model(name, pretrained=False, **classes)
+    try:
+        module: nn.Module = timm.create_model(name, pretrained=False, **classes)
+    except RuntimeError as error:  # a tag after the name that timm does not know
+        raise UsageError(f"timm cannot make {name!r}: {error}") from error
     if state is not None:
         _fill(module, state, Path(weights))
     found = timm.data.resolve_data_config({}, model=module)
