@@ -66,7 +66,7 @@ def test_a_map_of_zeros_is_drawn_flat_in_the_color_of_zero(picture):
 
 def test_a_shared_limit_makes_two_maps_comparable():
     weak, strong = np.array([[0.1, 0.0]], dtype=np.float32), np.array([[1.0, 0.1]], dtype=np.float32)
-    limit = max(draw.limit_of(weak), draw.limit_of(strong))
+    limit = max(draw.limit_of(weak, "signed"), draw.limit_of(strong, "signed"))
     assert (draw.heatmap(weak, "positive", limit)[0, 0] == draw.heatmap(strong, "positive", limit)[0, 1]).all()
     assert (draw.heatmap(weak, "positive")[0, 0] != draw.heatmap(weak, "positive", limit)[0, 0]).any()
 
@@ -80,20 +80,20 @@ def test_values_beyond_the_limit_keep_the_end_color():
 def test_the_colors_of_a_coarse_map_end_at_its_largest_magnitude():
     raw = grid(7, 7)
     raw[3, 3] = -50
-    assert draw.limit_of(raw) == 50
-    assert draw.limit_of(grid(64, 64)) == np.abs(grid(64, 64)).max()
+    assert draw.limit_of(raw, "signed") == 50
+    assert draw.limit_of(grid(64, 64), "signed") == np.abs(grid(64, 64)).max()
 
 
 def test_the_colors_of_a_fine_map_are_not_ruled_by_one_pixel():
     raw = np.ones((100, 100), dtype=np.float32)
     raw[0, 0] = 1e6
-    assert draw.limit_of(raw) == 1
+    assert draw.limit_of(raw, "signed") == 1
 
 
 def test_a_fine_map_with_a_single_pixel_still_shows_it():
     raw = np.zeros((100, 100), dtype=np.float32)
     raw[20, 80] = 3
-    assert draw.limit_of(raw) == 3
+    assert draw.limit_of(raw, "signed") == 3
     light = brightness(draw.heatmap(raw, "positive"))
     assert divmod(int(light.argmax()), 100) == (20, 80)
 
@@ -176,7 +176,7 @@ def test_a_map_that_has_not_two_axes_is_not_drawn(shape):
 )
 def test_the_numbers_at_the_color_bar_are_the_maps_own(values, picture, limit, expected):
     raw = np.array([values], dtype=np.float32)
-    assert draw.bar_labels(raw, picture, draw.limit_of(raw) if limit is None else limit) == expected
+    assert draw.bar_labels(raw, picture, draw.limit_of(raw, picture) if limit is None else limit) == expected
 
 
 @pytest.mark.parametrize("picture", ["positive", "magnitude", "signed"])
@@ -213,7 +213,7 @@ def drawn(text: str) -> bytes:
 @pytest.mark.parametrize(("raw", "limit"), [([-3, 2], 1.0), ([-0.1, 0.25], None)])
 def test_every_character_of_the_color_bar_exists_in_the_font(raw, limit):
     values = np.array([raw], dtype=np.float32)
-    end = draw.limit_of(values) if limit is None else limit
+    end = draw.limit_of(values, "signed") if limit is None else limit
     missing = {
         character
         for picture in ("positive", "magnitude", "signed")

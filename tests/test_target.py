@@ -186,9 +186,10 @@ def test_a_list_that_is_not_one_per_image_is_a_usage_error_with_both_counts(n):
         resolve([0, 1, 2], None, "multiclass").check(n, (n, 5))
 
 
-def test_a_binary_task_with_two_outputs_is_refused_and_not_read_as_one_logit():
-    with pytest.raises(UsageError):
-        asked(1, task="binary", outputs=table(3, 2))
+@pytest.mark.parametrize("given", [None, 0, 1])
+def test_a_binary_task_with_two_outputs_is_refused_and_not_read_as_one_logit(given):
+    with pytest.raises(UsageError, match=r"one logit.*2 outputs"):
+        resolve(given, None, "binary").check(3, (3, 2))
 
 
 def test_rows_name_the_image_whatever_their_order():

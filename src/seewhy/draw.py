@@ -29,9 +29,9 @@ def palette(picture: Picture, n: int = 256) -> NDArray[np.float64]:
     return np.stack([np.interp(np.linspace(0, 1, n), places, colors[:, c]) for c in range(3)], axis=1)
 
 
-def limit_of(raw: FloatMap) -> float:
-    """The |value| at which the colors end: the maximum of a coarse map, the 99.5th percentile of a fine one."""
-    magnitude = np.abs(raw)
+def limit_of(raw: FloatMap, picture: Picture) -> float:
+    """The |value| at which the colors end: the largest that is drawn of a coarse map, the 99.5th percentile of a fine one."""
+    magnitude = raw.clip(0) if picture == "positive" else np.abs(raw)
     if max(raw.shape) <= COARSE:
         return float(magnitude.max())
     return float(np.percentile(magnitude, CLIP)) or float(magnitude.max())
@@ -40,7 +40,7 @@ def limit_of(raw: FloatMap) -> float:
 def heatmap(raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
     """(h, w) map -> (h, w, 3) uint8, one pixel a cell. `limit` shares a scale between maps; default: the map's own."""
     _check(raw)
-    end = limit_of(raw) if limit is None else limit
+    end = limit_of(raw, picture) if limit is None else limit
     scaled = raw / end if end > 0 else np.zeros_like(raw)
     if picture == "signed":
         position = (scaled.clip(-1, 1) + 1) / 2
@@ -67,7 +67,7 @@ def overlay(shown: RGB, raw: FloatMap, picture: Picture, opacity: float = 0.55, 
 
 def with_color_bar(colors: RGB, raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
     """The picture with a color bar below it, its ends labeled with the map's true numbers."""
-    end = limit_of(raw) if limit is None else limit
+    end = limit_of(raw, picture) if limit is None else limit
     width = max(colors.shape[1], 180)
     canvas = Image.new("RGB", (width, colors.shape[0] + 34), "white")
     canvas.paste(Image.fromarray(colors), (0, 0))

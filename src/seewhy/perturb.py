@@ -14,7 +14,8 @@ def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
     """The picture that stands for "nothing there", of the images' shape (N, C, *axes), in [0, 1].
 
     black 0, white 1, mean: each image's own mean color, blur: Gaussian with sigma of 10 % of the shorter side. Or a
-    tensor, one for all or one per image. UsageError for an unknown name, a wrong shape or values outside [0, 1].
+    tensor in the images' own space, one for all or one per image. UsageError for an unknown name, a wrong shape or
+    values that are not finite.
     """
     if isinstance(baseline, Tensor):
         return _user_baseline(images, baseline)

@@ -14,7 +14,7 @@ import math
 import os
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,8 +189,9 @@ def _inside(root: Path, name: str) -> Path:
 
 def _store(folder: Path, kind: str, content: bytes, suffix: str) -> str:
     name = f"{kind}/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
-    if not (folder / name).exists():
-        _replace(folder / name, content)
+    path = folder / name
+    if not path.exists() or path.read_bytes() != content:  # a damaged file is mended by the next run
+        _replace(path, content)
     return name
 
 
@@ -203,10 +204,10 @@ def _png(image: Image.Image) -> bytes:
 def _append_line(path: Path, line: bytes) -> None:
     """Append; half a line that a killed run left behind is cut off first, a whole one that lacks its end gets it."""
     with path.open("ab+") as file:
-        file.seek(0)
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if content[whole:]:
+        if not _ends_whole(file):
+            file.seek(0)
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
             if _is_json(content[whole:]):
                 file.write(b"\n")
             else:
@@ -214,6 +215,13 @@ def _append_line(path: Path, line: bytes) -> None:
         file.write(line)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _ends_whole(file: BinaryIO) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) == b"\n"
 
 
 def _is_json(line: bytes) -> bool:

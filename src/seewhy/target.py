@@ -241,7 +241,8 @@ def probabilities(outputs: Any, task: Task) -> Tensor | None:
 
 
 def _on_scale(table: Tensor, scale: Scale, task: Task) -> Tensor:
-    if task == "binary":  # one logit: class 1 is +s, class 0 is -s
+    if task == "binary":
+        _check_one_logit(table.shape[1])  # class 1 is +s, class 0 is -s
         table = torch.cat([-table[:, :1], table[:, :1]], 1)
     if scale in ("logit", "output"):
         return table
@@ -249,6 +250,11 @@ def _on_scale(table: Tensor, scale: Scale, task: Task) -> Tensor:
         raise UsageError(f"a regression network has no {scale}: use the scale 'output'.")
     log_p = functional.log_softmax(table, 1) if task == "multiclass" else functional.logsigmoid(table)
     return log_p if scale == "log_probability" else log_p.exp()
+
+
+def _check_one_logit(outputs: int) -> None:
+    if outputs != 1:
+        raise UsageError(f"task='binary' means one logit; this network has {outputs} outputs: use 'multiclass'.")
 
 
 def _predicted(table: Tensor, task: Task) -> Tensor:

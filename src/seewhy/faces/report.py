@@ -96,7 +96,7 @@ def _card(record: runfolder.Record, raw: draw.FloatMap) -> dict[str, Any]:
             **card,
             "status": card["status"] or f"a map with {raw.ndim} axes is not drawn here: see {record['map']['file']}",
         }
-    limit = draw.limit_of(raw)
+    limit = draw.limit_of(raw, record["drawn_as"])
     own = draw.bar_labels(raw, record["drawn_as"], limit)
     signed = draw.bar_labels(raw, "signed", limit)
     return {**card, "uri": _gray_png(raw, limit), "own": own, "signed": signed}
