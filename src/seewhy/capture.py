@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from seewhy.errors import RefusalError
 
 Call = Callable[[], Any]  # runs the network once and returns its output
+NO_TENSORS: dict[str, Any] = {}
 ONLY_READ_IN_EVALUATION = ("torch.nn.modules.batchnorm", "timm.layers.norm_act")  # their running statistics
 Version = tuple[int, ...]  # changes whenever a parameter or buffer does
 Score = Callable[[Any], Tensor]  # output -> (R,), one number per row
@@ -66,12 +67,13 @@ class _State:
                 waiting.extend(m._modules.values())
             if m.training:
                 self._training.append(m)
-            inference = [_note(store, versions) for store in (m._parameters, m._buffers)]
+            lent = _note(m._parameters, versions) if m._parameters else False
+            written = _note(m._buffers, versions) or not _writes_nothing(m) if m._buffers else False
             if isinstance(m, torch.jit.ScriptModule):
                 continue  # it keeps its tensors elsewhere, out of reach
-            if inference[1] or not _writes_nothing(m):
-                self._stores.append((m._buffers, dict(m._buffers) if m._buffers else {}))
-            if inference[0]:
+            if written or not m._buffers:
+                self._stores.append((m._buffers, dict(m._buffers) if m._buffers else NO_TENSORS))
+            if lent:
                 self._stores.append((m._parameters, dict(m._parameters)))
         self.version: Version = tuple(versions)
 

@@ -71,9 +71,10 @@ def explain_inputs(
             maps: Maps = info.function(model, x_rows, question.on(question.scale or info.scale), **keywords)
         seconds = time.perf_counter() - begun
         status = _status(info, maps)
-        broken = torch.tensor([s not in (Status.OK, Status.ALL_NEGATIVE) for s in status], device=maps.raw.device)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
-        raw = torch.where(broken.view(-1, *[1] * (maps.raw.ndim - 1)), 0.0, maps.raw).detach()
+        raw, empty = maps.raw.detach(), [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
+        if empty:
+            raw[empty] = 0
         targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=method,
@@ -201,12 +202,18 @@ def _predictions(model: VisionModel, p: Tensor | None, n: int) -> list[list[dict
     if p is None:
         return [[] for _ in range(n)]
     values, places = p.topk(min(TOP, p.shape[1]))
-    names = model.labels or [f"class {k}" for k in range(p.shape[1])]
-    names = names if len(names) == p.shape[1] else [f"not {names[0]}", names[0]]
+    names = model.labels
+    if names is not None and len(names) != p.shape[1]:  # one logit with the name of its one class
+        names = [f"not {names[0]}", names[0]]
     finite = p.isfinite().all(1).tolist()
     return [
-        [{"index": k, "label": names[k], "probability": p} for k, p in zip(ks, ps, strict=True)] if whole else []
-        for ks, ps, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
+        [
+            {"index": k, "label": names[k] if names else f"class {k}", "probability": value}
+            for k, value in zip(ks, row, strict=True)
+        ]
+        if whole
+        else []
+        for ks, row, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
     ]
 
 
