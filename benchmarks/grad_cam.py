@@ -116,7 +116,7 @@ def processor():
 def main():
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=31, help="at least 25 for the page")
+    parser.add_argument("--rounds", type=int, default=29, help="at least 25 for the page")
     rounds = parser.parse_args().rounds
     found = list(rows(rounds))
     packages = ("seewhy", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam")

@@ -102,7 +102,7 @@ class VisionModel:
         x = x.to(self.device)
         if self.mean is not None and self.std is not None:
             mean, scale = self._moments_for(x)
-            x = (x - mean) * scale
+            x = (x - mean).mul_(scale)
         dtype = self._dtype if self._guarded else self.dtype
         x = x if dtype is None else x.to(dtype)
         with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):

@@ -41,7 +41,7 @@ class Target:
         """The same question on another scale."""
         if scale not in SCALES:
             raise UsageError(f"unknown scale {scale!r}: {near_names(str(scale), SCALES)}")
-        return replace(self, scale=scale)
+        return self if scale == self.scale else replace(self, scale=scale)
 
     def settle(self, outputs: Any, rows: Tensor) -> "Target":
         """Fix what depends on the clean outputs (the predicted class, a region's mask); row r must be image rows[r].
@@ -63,7 +63,7 @@ class Target:
             for name, value in fields.items()
             if value is not None and _is_per_image(name, value)
         }
-        return replace(self, **cast(dict[str, Any], chosen))
+        return replace(self, **cast(dict[str, Any], chosen)) if chosen else self
 
     def at(self, values: Tensor | None, rows: Tensor) -> Tensor:
         """Per-row values of a per-image (or shared) tensor."""
@@ -102,9 +102,8 @@ class Target:
     def copied(self) -> "Target":
         """With tensors of its own: ordinary ones, wherever the given ones were made (inference mode included)."""
         fields = {"index": self.index, "other": self.other, "mask": self.mask}
-        return replace(
-            self, **cast(dict[str, Any], {k: v.detach().clone() for k, v in fields.items() if v is not None})
-        )
+        own = {name: values.detach().clone() for name, values in fields.items() if values is not None}
+        return replace(self, **cast(dict[str, Any], own)) if own else self
 
     @staticmethod
     def join(parts: Sequence["Target"]) -> "Target":
@@ -200,7 +199,8 @@ def of(function: Callable[[Any], Tensor]) -> Target:
 def resolve(given: Any, labels: Sequence[str] | None, task: Task) -> Target:
     """What a user may write (nothing, an index, a name, "a - b", a list of these, a Target, a function) as a Target."""
     if given is None:
-        return replace(output() if task == "regression" else PREDICTED, task=task)
+        question = output() if task == "regression" else PREDICTED
+        return question if question.task == task else replace(question, task=task)
     if isinstance(given, Target):
         return replace(given, task=task)
     if isinstance(given, str):
