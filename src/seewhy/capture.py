@@ -1,5 +1,6 @@
 """The only code that touches hooks and gradients. Whatever happens inside, the network is left as it was found."""
 
+import operator
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,7 @@ from seewhy.errors import RefusalError
 
 Call = Callable[[], Any]  # runs the network once and returns its output
 NO_TENSORS: dict[str, Any] = {}
+_VERSION = operator.attrgetter("_version")
 ONLY_READ_IN_EVALUATION = ("torch.nn.modules.batchnorm", "timm.layers.norm_act")  # their running statistics
 Version = tuple[int, ...]  # changes whenever a parameter or buffer does
 Score = Callable[[Any], Tensor]  # output -> (R,), one number per row
@@ -111,15 +113,13 @@ def _writes_nothing(m: nn.Module) -> bool:
 
 def _note(store: Mapping[str, Tensor | None], versions: list[int]) -> bool:
     """Append identity and version of each tensor; whether one of them is an inference tensor, which has no version."""
-    inference = False
-    for tensor in store.values():
-        if tensor is not None:
-            versions.append(id(tensor))
-            try:
-                versions.append(tensor._version)
-            except RuntimeError:
-                inference = True
-    return inference
+    tensors = [tensor for tensor in store.values() if tensor is not None]
+    versions.extend(map(id, tensors))
+    try:
+        versions.extend(map(_VERSION, tensors))
+    except RuntimeError:
+        return True
+    return False
 
 
 @contextmanager
@@ -158,11 +158,10 @@ def random_states(seed: int) -> Iterator[None]:
         random.setstate(python_state)
 
 
-def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, score: Score) -> tuple[Tensor, Any]:
-    """D score_r / d x_r for every row r, and the clean output of the same forward.
+def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, score: Score) -> Tensor:
+    """Gradient d score_r / d x_r for every row r, of x's shape (R, C, *axes) and dtype.
 
-    x: (R, C, *axes). Returns the gradient, of x's shape and dtype, and the detached output. Rows must not mix in the
-    network (they do not in evaluation mode), so the gradient of the sum is the gradient of each.
+    Rows must not mix in the network (they do not in evaluation mode), so the gradient of the sum is that of each.
     """
     with frozen(module), torch.enable_grad():
         leaf = x.detach().clone().requires_grad_()
@@ -177,7 +176,7 @@ def input_gradient(module: nn.Module, call: Callable[[Tensor], Any], x: Tensor, 
     (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
     if gradient is None:
         raise RefusalError("the score does not depend on the input: there is no gradient to show. Check the target.")
-    return gradient, detach(output)
+    return gradient
 
 
 @dataclass(frozen=True)
@@ -191,8 +190,8 @@ class Site:
 
 def activations_and_gradients(
     call: Call, sites: Sequence[Site], score: Score
-) -> tuple[list[Tensor], list[Tensor | None], Any]:
-    """Activations A at some sites, d score / d A (None where none arrives), and the clean output.
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Activations A at some sites, and d score / d A (None where none arrives).
 
     One forward and one partial backward: the part of the network before the first site runs without a graph. A is the
     layer's own output; later code receives a copy, so an in-place operation after the layer cannot alter it.
@@ -211,9 +210,9 @@ def activations_and_gradients(
             raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
     activations = [tensor for tensor in captured if tensor is not None]
     if not total.requires_grad:
-        return [a.detach() for a in activations], [None] * len(activations), detach(output)
+        return [a.detach() for a in activations], [None] * len(activations)
     gradients = torch.autograd.grad(total, activations, allow_unused=True)
-    return [a.detach() for a in activations], list(gradients), detach(output)
+    return [a.detach() for a in activations], list(gradients)
 
 
 def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[..., Any]:

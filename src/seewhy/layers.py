@@ -114,7 +114,7 @@ class Trace:
             for (site, shape, _), fits in zip(sites, forms, strict=True)
         ]
         spatial = [layer for layer in found if layer.usable]
-        _, gradients, _ = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
+        _, gradients = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
         self.layers = LayerTable(reached.get(layer.name, layer) for layer in found)
 

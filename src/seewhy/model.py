@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -23,6 +23,27 @@ BATCHES_TO_TIME = (4, 8, 16)  # on a CPU more rows a forward can be slower: 17 m
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one batch of rows said: the question as it was settled, its number per row, and the network's whole output."""
+
+    target: Target
+    values: Tensor  # (R,) float32
+    outputs: Any
+
+
+def _score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
+    """The score of an output, (R,); each answer is noted as it is given."""
+
+    def score(outputs: Any) -> Tensor:
+        settled = target.settle(outputs, rows)
+        values = settled(outputs, rows)
+        answers.append(Answer(settled, values.detach().float(), capture.detach(outputs)))
+        return values
+
+    return score
 
 
 class VisionModel:
@@ -128,21 +149,22 @@ class VisionModel:
         with self.guarded(), torch.no_grad():
             return torch.cat(self.in_batches(len(images), images.shape[1:], run))
 
-    def input_gradients(self, x: Tensor, target: Target, rows: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """For one batch of rows: d score / d pixel (R, C, *axes), score (R,), and the clean outputs."""
-        values: list[Tensor] = []
+    def input_gradients(self, x: Tensor, target: Target, rows: Tensor) -> tuple[Tensor, Answer]:
+        """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward."""
+        answers: list[Answer] = []
         with self.guarded():
-            gradient, outputs = capture.input_gradient(self.module, self.forward, x, self._score(target, rows, values))
+            gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers))
         self.gradient_rows += len(x)
-        return gradient.float(), values[0].float(), outputs
+        return gradient.float(), answers[0]
 
     def activations_and_gradients(
         self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
-    ) -> tuple[list[Tensor], list[Tensor], Any]:
-        """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the outputs."""
+    ) -> tuple[list[Tensor], list[Tensor], Answer]:
+        """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the answer."""
+        answers: list[Answer] = []
         with self.guarded():
-            kept, gradients, outputs = capture.activations_and_gradients(
-                lambda: self.forward(x), [layer.site for layer in chosen], self._score(target, rows, [])
+            kept, gradients = capture.activations_and_gradients(
+                lambda: self.forward(x), [layer.site for layer in chosen], _score(target, rows, answers)
             )
         self.gradient_rows += len(x)
         for layer, gradient in zip(chosen, gradients, strict=True):
@@ -158,15 +180,7 @@ class VisionModel:
             for form, g in zip(forms, gradients, strict=True)
             if form is not None and g is not None
         ]
-        return grids, slopes, outputs
-
-    def _score(self, target: Target, rows: Tensor, values: list[Tensor]) -> Callable[[Any], Tensor]:
-        def score(outputs: Any) -> Tensor:
-            value = target.settle(outputs, rows)(outputs, rows)
-            values.append(value.detach())
-            return value
-
-        return score
+        return grids, slopes, answers[0]
 
     def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
         """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
@@ -303,7 +317,7 @@ class VisionModel:
             probes = probe_images(shape).to(self.device)
             rows = torch.arange(len(probes), device=self.device)
             question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
-            score = self._score(question, rows, [])
+            score = _score(question, rows, [])
 
             def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):

@@ -43,9 +43,8 @@ def _driven(model: VisionModel, images: Tensor, target: Target, layer: LayerChoi
     chosen = model.default_layer(target, shape) if layer is None else model.find_layer(layer, shape, target)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
-        (activations,), (gradients,), outputs = model.activations_and_gradients(images[part], question, rows, [chosen])
-        settled = question.settle(outputs, rows)
+        (activations,), (gradients,), answer = model.activations_and_gradients(images[part], question, rows, [chosen])
         raw, evidence = combine(activations, gradients), {"gradient_norm": norm(gradients)}
-        return Maps(raw, settled, settled(outputs, rows).float(), table(outputs), evidence, chosen)
+        return Maps(raw, answer.target, answer.values, table(answer.outputs), evidence, chosen)
 
     return by_groups(model, images, target, run)

@@ -39,9 +39,9 @@ def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Ch
     check_channels(channels)
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
-        slope, values, outputs = model.input_gradients(images[part], chosen, rows)
+        slope, answer = model.input_gradients(images[part], chosen, rows)
         evidence = {"gradient_norm": norm(slope)}
-        return Maps(reduce_channels(slope, channels), chosen.settle(outputs, rows), values, table(outputs), evidence)
+        return Maps(reduce_channels(slope, channels), answer.target, answer.values, table(answer.outputs), evidence)
 
     return by_groups(model, images, target, run)
 
@@ -111,7 +111,7 @@ def _sums_over_noise(model: VisionModel, x: Tensor, target: Target, spread: Tens
         for k in [k for k in draws if k < int(sample[0])]:
             del draws[k]
         noisy = x[images] + per_image(spread[images], x) * torch.stack([draw(k) for k in sample.tolist()])
-        slope, _, _ = model.input_gradients(noisy, target, images)
+        slope, _ = model.input_gradients(noisy, target, images)
         sums.view(-1, *x.shape[1:]).index_add_(0, sample % 2 * len(x) + images, slope)
 
     model.in_batches(samples * len(x), x.shape[1:], run)

@@ -78,8 +78,8 @@ class _Line:
     def gradients(self, images: Tensor, alphas: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """dS/dx at node alphas[r] of image images[r], and S there: (R, C, *axes), (R,)."""
         x = self.start[images] + per_image(alphas, self.start) * self.difference[images]
-        slope, values, _ = self.model.input_gradients(x, target, images)
-        return slope, values
+        slope, answer = self.model.input_gradients(x, target, images)
+        return slope, answer.values
 
 
 def nodes_and_weights(rule: str, steps: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
