@@ -1,7 +1,7 @@
-"""Grad-CAM against a plain inference forward and against the peers, in one process on one machine.
+"""Grad-CAM against a plain inference forward, ours and the peers', in one process on one machine.
 
-Each round times the plain forward and every tool once, in a rotated order; a ratio is taken within the round. Reported is the
-median ratio over the rounds with its 95 % bootstrap interval. Writes docs/benchmarks.md. Run by `make bench`.
+Every tool is timed in interleaved pairs with the plain forward, each pair in a random order; a ratio is taken within the
+pair. Reported is the median ratio with its 95 % bootstrap interval. Writes docs/benchmarks.md. Run by `make bench`.
 """
 
 import argparse
@@ -64,19 +64,18 @@ def contestants(model, x):
     return {"plain forward": plain, "seewhy": seewhy, "captum": captum_, "grad-cam": grad_cam, "torchcam": torchcam}
 
 
-def measure(calls, rounds):
-    """Seconds (rounds, contestants), each round in a rotated order, after one warm-up of everything."""
-    names = list(calls)
-    for call in calls.values():
+def measure(plain, call, pairs):
+    """Seconds (pairs, 2) of the plain forward and one tool, interleaved, each pair in a random order, after a warm-up."""
+    order, seconds = np.random.default_rng(0), np.zeros((pairs, 2))
+    for _ in range(2):
+        plain()
         call()
-    seconds = np.zeros((rounds, len(names)))
-    for r in range(rounds):
-        for k in range(len(names)):
-            place = (k + r) % len(names)
+    for pair in range(pairs):
+        for place in order.permutation(2):
             begun = time.perf_counter()
-            calls[names[place]]()
-            seconds[r, place] = time.perf_counter() - begun
-    return names, seconds
+            (plain, call)[place]()
+            seconds[pair, place] = time.perf_counter() - begun
+    return seconds
 
 
 def interval(ratios, draws=10_000):
@@ -86,18 +85,29 @@ def interval(ratios, draws=10_000):
     return np.percentile(medians, [2.5, 97.5])
 
 
-def rows(rounds):
+def rows(pairs):
     """One table row per model, batch and tool."""
     for name, model in models():
         for batch in (1, 8):
             x = torch.rand(batch, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-            names, seconds = measure(contestants(model, x), rounds)
-            for place, tool in enumerate(names[1:], 1):
-                ratios = seconds[:, place] / seconds[:, 0]
+            calls = contestants(model, x)
+            plain = calls.pop("plain forward")
+            for tool, call in calls.items():
+                seconds = measure(plain, call, pairs)
+                ratios = seconds[:, 1] / seconds[:, 0]
                 low, high = interval(ratios)
                 goal = f"{GOAL[batch]:.2f}" if tool == "seewhy" else ""
-                milliseconds = 1000 * np.median(seconds[:, place]) / batch
-                row = f"| {name} | {batch} | {tool} | {np.median(ratios):.2f} | {low:.2f} to {high:.2f} | {goal} | {milliseconds:.0f} |"
+                milliseconds = 1000 * np.median(seconds[:, 1]) / batch
+                cells = (
+                    name,
+                    batch,
+                    tool,
+                    f"{np.median(ratios):.2f}",
+                    f"{low:.2f} to {high:.2f}",
+                    goal,
+                    f"{milliseconds:.0f}",
+                )
+                row = "| " + " | ".join(map(str, cells)) + " |"
                 print(row, flush=True)
                 yield row
 
@@ -116,9 +126,9 @@ def processor():
 def main():
     """Measure and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=29, help="at least 25 for the page")
-    rounds = parser.parse_args().rounds
-    found = list(rows(rounds))
+    parser.add_argument("--pairs", type=int, default=31, help="at least 25 for the page")
+    pairs = parser.parse_args().pairs
+    found = list(rows(pairs))
     packages = ("seewhy", "torch", "torchvision", "timm", "captum", "grad-cam", "torchcam")
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     PAGE.write_text(
@@ -126,10 +136,11 @@ def main():
             [
                 "# Grad-CAM against a plain forward and the peers",
                 "",
-                "Written by `make bench`. Time of one call that gives a Grad-CAM of every image in the batch, as a ratio to a plain",
-                "inference forward of the same batch in the same round; float32, 224 px, default layer. The peers are told the class;",
-                "seewhy settles the predicted class in the same forward, checks the input and restores the network, and all of that is",
-                f"in its time. Median over {rounds} interleaved rounds in one process with its 95 % bootstrap interval.",
+                "Written by `make bench`. Time of one call that gives a Grad-CAM of every image in the batch, as a ratio to",
+                "a plain inference forward of the same batch in the same pair; float32, 224 px, default layer. The peers",
+                "are told the class; seewhy settles the predicted class in the same forward, checks the input, restores the",
+                "network and gathers the evidence, and all of that is in its time.",
+                f"Median over {pairs} interleaved pairs in one process with its 95 % bootstrap interval.",
                 "",
                 f"Machine: {processor()}, {torch.get_num_threads()} threads. Versions: {versions}.",
                 "",

@@ -4,9 +4,9 @@ import warnings
 
 import pytest
 import torch
-from nets import images, tiny_cnn, tiny_residual, tiny_vit
 
 import seewhy as sw
+from nets import images, tiny_cnn, tiny_residual, tiny_vit
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 METHODS = {

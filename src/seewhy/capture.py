@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from seewhy.errors import RefusalError
 
 Call = Callable[[], Any]  # runs the network once and returns its output
-NO_TENSORS: dict[str, Any] = {}
 _VERSION = operator.attrgetter("_version")
 ONLY_READ_IN_EVALUATION = ("torch.nn.modules.batchnorm", "timm.layers.norm_act")  # their running statistics
 Version = tuple[int, ...]  # changes whenever a parameter or buffer does
@@ -57,7 +56,9 @@ class _State:
     def __init__(self, module: nn.Module) -> None:
         self._training: list[nn.Module] = []
         self._stores: list[tuple[dict[str, Any], dict[str, Any]]] = []  # a module's own tensors, and what they were
-        versions: list[int] = []
+        self._empty: list[dict[str, Any]] = []  # buffers of modules that have none, and shall have none afterwards
+        tensors: list[Tensor | None] = []
+        modules: list[nn.Module] = []
         seen: set[int] = set()
         waiting: list[nn.Module | None] = [module]
         while waiting:
@@ -65,19 +66,28 @@ class _State:
             if m is None or id(m) in seen:
                 continue
             seen.add(id(m))
-            if m._modules:
-                waiting.extend(m._modules.values())
+            modules.append(m)
+            waiting.extend(m._modules.values())
+            tensors.extend(m._parameters.values())
+            tensors.extend(m._buffers.values())
             if m.training:
                 self._training.append(m)
-            lent = _note(m._parameters, versions) if m._parameters else False
-            written = _note(m._buffers, versions) or not _writes_nothing(m) if m._buffers else False
             if isinstance(m, torch.jit.ScriptModule):
                 continue  # it keeps its tensors elsewhere, out of reach
-            if written or not m._buffers:
-                self._stores.append((m._buffers, dict(m._buffers) if m._buffers else NO_TENSORS))
-            if lent:
-                self._stores.append((m._parameters, dict(m._parameters)))
-        self.version: Version = tuple(versions)
+            if not m._buffers:
+                self._empty.append(m._buffers)
+            elif not _writes_nothing(m):
+                self._stores.append((m._buffers, dict(m._buffers)))
+        self.version: Version = self._versions([t for t in tensors if t is not None], modules)
+
+    def _versions(self, tensors: list[Tensor], modules: list[nn.Module]) -> Version:
+        """Identity and version of each tensor; inference tensors have no version, and are to be lent copies of."""
+        try:
+            return (*map(id, tensors), *map(_VERSION, tensors))
+        except RuntimeError:
+            plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+            self._stores = [(store, dict(store)) for m in plain for store in (m._parameters, m._buffers)]
+            return (*map(id, tensors), *(-1 if t.is_inference() else t._version for t in tensors))
 
     def prepare(self) -> None:
         """Evaluation mode, and copies in place of what a forward could write to.
@@ -97,10 +107,12 @@ class _State:
 
     def restore(self) -> None:
         """Put everything back, also what a forward has added or removed."""
-        for store, originals in self._stores:
-            if originals or store:
+        for store in self._empty:
+            if store:
                 store.clear()
-                store.update(originals)
+        for store, originals in self._stores:
+            store.clear()
+            store.update(originals)
         for m in self._training:
             m.training = True
 
@@ -109,17 +121,6 @@ def _writes_nothing(m: nn.Module) -> bool:
     """Whether its forward is known code that writes to no buffer in evaluation mode: copies cost a small network 5 %."""
     known = type(m).__module__ in ONLY_READ_IN_EVALUATION and "forward" not in m.__dict__
     return known and not m._forward_hooks and not m._forward_pre_hooks
-
-
-def _note(store: Mapping[str, Tensor | None], versions: list[int]) -> bool:
-    """Append identity and version of each tensor; whether one of them is an inference tensor, which has no version."""
-    tensors = [tensor for tensor in store.values() if tensor is not None]
-    versions.extend(map(id, tensors))
-    try:
-        versions.extend(map(_VERSION, tensors))
-    except RuntimeError:
-        return True
-    return False
 
 
 @contextmanager

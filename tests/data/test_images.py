@@ -1,3 +1,4 @@
+import contextlib
 import tracemalloc
 
 import numpy as np
@@ -134,7 +135,7 @@ def test_a_truncated_file_is_an_image_error_in_every_format(tmp_path, suffix):
 
 def test_a_missing_file_names_a_near_one(tmp_path):
     cat().save(tmp_path / "kitten.png")
-    with pytest.raises(sw.ImageError, match="Did you mean 'kitten.png'"):
+    with pytest.raises(sw.ImageError, match=r"Did you mean 'kitten\.png'"):
         read_photo(tmp_path / "kiten.png")
     with pytest.raises(sw.ImageError, match="does not exist either"):
         read_photo(tmp_path / "nowhere" / "kitten.png")
@@ -157,10 +158,8 @@ def test_a_bomb_costs_no_memory(tmp_path):
 def test_random_bytes_never_raise_anything_but_an_image_error(tmp_path, head, tail):
     path = tmp_path / "a.jpg"
     path.write_bytes(head + tail)
-    try:
-        read_photo(path)
-    except sw.ImageError as error:
-        assert str(path) in str(error)
+    with contextlib.suppress(sw.ImageError):
+        assert read_photo(path).size
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -171,10 +170,8 @@ def test_one_changed_byte_is_read_or_an_image_error(tmp_path, place, value, kind
     content = bytearray(path.read_bytes())
     content[min(int(place * len(content)), len(content) - 1)] = value
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(sw.ImageError):
         assert min(read_photo(path).size) > 0
-    except sw.ImageError:
-        pass
 
 
 @pytest.mark.parametrize("size", [(1, 1), (100_000, 1), (1, 100_000), (20_000, 2), (3, 500)])

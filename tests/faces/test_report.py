@@ -6,11 +6,11 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from nets import tiny_cnn
 from PIL import Image
 from zoo import cat
 
 import seewhy as sw
+from nets import tiny_cnn
 from seewhy import demo, draw
 from seewhy.faces import report, words
 
@@ -52,7 +52,9 @@ def test_the_page_needs_nothing_from_outside(model, tmp_path):
 
 def test_the_page_is_whole(model, tmp_path):
     class Balance(HTMLParser):
-        open_tags: list = []
+        def __init__(self):
+            super().__init__()
+            self.open_tags = []
 
         def handle_starttag(self, tag, attrs):
             if tag not in ("meta", "input", "br", "i"):

@@ -25,7 +25,7 @@ def good(folder):
     transparent.putalpha(Image.linear_gradient("L").resize(photo.size))
     transparent.save(folder / "transparent.png")
     photo.convert("L").save(folder / "gray.png")
-    Image.fromarray((np.asarray(photo.convert("L")).astype(np.uint16) * 257)).save(folder / "sixteen.png")
+    Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "sixteen.png")
     photo.save(folder / "animated.gif", save_all=True, append_images=[photo.rotate(90), photo.rotate(180)])
     photo.save(folder / "pages.tif", save_all=True, append_images=[photo])
     Image.new("RGB", (1, 1), "red").save(folder / "one-pixel.png")

@@ -1,11 +1,11 @@
 import captum.attr
 import pytest
 import torch
-from nets import tiny_cnn, tiny_residual
 from torch import nn
 from twins import grad_cam
 
 import seewhy as sw
+from nets import tiny_cnn, tiny_residual
 
 
 def images(n=3, seed=0):

@@ -1,8 +1,8 @@
 import torch
-from nets import tiny_cnn
 from twins import sobel
 
 import seewhy as sw
+from nets import tiny_cnn
 
 
 def images(n=3, seed=0):

@@ -2,12 +2,12 @@ import captum.attr
 import pytest
 import torch
 from functions import explained, figure_7_f, figure_7_g, model_of, pixels, saturation
-from nets import tiny_cnn, tiny_vit
 from torch import nn
 from torch.nn import functional
 from twins import autograd_gradient, gradient_by_differences, smooth_grad
 
 import seewhy as sw
+from nets import tiny_cnn, tiny_vit
 
 
 def images(n=3, seed=0):

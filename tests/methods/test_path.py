@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 from functions import explained, figure_7_f, figure_7_g, model_of, pixels, saturation
-from nets import tiny_cnn, tiny_vit
 from twins import integrated_gradients
 
 import seewhy as sw
+from nets import tiny_cnn, tiny_vit
 from seewhy.methods.path import FIRST_INTERVALS, PANELS, RULES, nodes_and_weights
 
 FIXED = [rule for rule in RULES if rule != "adaptive"]
@@ -86,7 +86,7 @@ def test_weights_sum_to_one_and_the_coarse_rule_uses_every_second_node(rule, ste
     nodes, weights, coarse = nodes_and_weights(rule, steps)
     assert weights.sum() == pytest.approx(1)
     assert coarse.sum() == pytest.approx(1)
-    assert 0 <= nodes.min()
+    assert nodes.min() >= 0
     assert nodes.max() <= 1
     assert np.count_nonzero(coarse) <= len(nodes) // 2 + 1
 

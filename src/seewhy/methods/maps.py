@@ -13,6 +13,7 @@ from seewhy.model import VisionModel
 from seewhy.target import Target, scores
 
 Channels = Literal["sum", "max_abs", "l2"]
+SQUARES_ARE_EXACT_ABOVE = 1e-12  # a float32 below 1e-19 has no square; 1e-12 leaves room for a million cells
 CHANNELS = ("sum", "max_abs", "l2")
 
 
@@ -31,6 +32,8 @@ class Maps:
 def join(parts: Sequence[Maps]) -> Maps:
     """Maps of consecutive groups of images as one."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     return Maps(
         raw=torch.cat([part.raw for part in parts]),
         target=Target.join([part.target for part in parts]),
@@ -91,7 +94,11 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def norm(values: Tensor) -> Tensor:
-    """L2 norm of everything but the first axis: (R,); scaled, so that tiny values do not vanish when squared."""
+    """L2 norm of everything but the first axis: (R,); tiny values do not vanish by being squared."""
     flat = values.flatten(1)
+    length: Tensor = torch.linalg.vector_norm(flat, dim=1)
+    if bool((length > SQUARES_ARE_EXACT_ABOVE).all()):
+        return length
     largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
-    return largest * (flat / largest[:, None]).square().sum(1).sqrt()
+    scaled: Tensor = largest * torch.linalg.vector_norm(flat / largest[:, None], dim=1)
+    return scaled
