@@ -59,6 +59,7 @@ class MethodTable(list[MethodInfo]):
 
 
 METHODS: dict[str, MethodInfo] = {}
+FAMILIES = ("gradient", "path", "cam", "perturbation", "attention", "control")
 
 
 def method(
@@ -105,8 +106,8 @@ def method(
 
 
 def list_methods() -> MethodTable:
-    """Every registered method, in the order of the families' files."""
-    return MethodTable(METHODS.values())
+    """Every registered method, family by family; controls come last."""
+    return MethodTable(sorted(METHODS.values(), key=lambda info: FAMILIES.index(info.family)))
 
 
 def find_method(name: str) -> MethodInfo:
