@@ -19,12 +19,12 @@ PHOTOS = {
 METHODS: dict[str, dict[str, Any]] = {
     "grad_cam": {},
     "integrated_gradients": {},
-    "smooth_grad": {"samples": 20},
+    "smooth_grad": {"samples": 12},
     "gradient": {},
     "edge_map": {},
     "random_map": {},
 }
-CONTRAST = ("cat.png", "tiger cat - tabby", ("grad_cam", "integrated_gradients"))
+CONTRAST = ("cat.png", "tiger cat - tabby", ("grad_cam", "gradient"))
 
 
 def photos(folder: Path) -> list[Path]:
