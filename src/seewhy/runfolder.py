@@ -67,7 +67,7 @@ def read_run(folder: str | Path) -> Record:
 
 def write_run(folder: Path, run: Record) -> None:
     """Replace run.json as a whole: a reader sees the old one or the new one."""
-    _replace(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2).encode())
+    write_file(folder / "run.json", json.dumps({"schema": SCHEMA, **run}, indent=2).encode())
 
 
 def append(
@@ -152,11 +152,6 @@ def plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | bool) else str(value)
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, with the user's error where the disk says no."""
-    _replace(path, content)
-
-
 def _read_map(root: Path, record: Record) -> NDArray[np.float32]:
     path = _inside(root, record["map"]["file"])
     try:
@@ -191,7 +186,7 @@ def _store(folder: Path, kind: str, content: bytes, suffix: str) -> str:
     name = f"{kind}/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
     path = folder / name
     if not path.exists() or path.read_bytes() != content:  # a damaged file is mended by the next run
-        _replace(path, content)
+        write_file(path, content)
     return name
 
 
@@ -232,7 +227,9 @@ def _is_json(line: bytes) -> bool:
     return True
 
 
-def _replace(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
+    """Replace a file as a whole: a reader sees the old one or the new one; the user's error where the disk says no."""
+
     def write() -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")

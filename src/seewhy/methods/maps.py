@@ -83,8 +83,7 @@ def reduce_channels(values: Tensor, channels: str) -> Tensor:
     if channels == "max_abs":
         return values.abs().amax(1)
     if channels == "l2":
-        largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-        return largest[:, 0] * (values / largest).square().sum(1).sqrt()
+        return _length(values)
     return values.sum(1)
 
 
@@ -94,11 +93,15 @@ def per_image(values: Tensor, like: Tensor) -> Tensor:
 
 
 def norm(values: Tensor) -> Tensor:
-    """L2 norm of everything but the first axis: (R,); tiny values do not vanish by being squared."""
-    flat = values.flatten(1)
-    length: Tensor = torch.linalg.vector_norm(flat, dim=1)
-    if bool((length > SQUARES_ARE_EXACT_ABOVE).all()):
-        return length
-    largest = flat.abs().amax(1).clamp_min(torch.finfo(flat.dtype).tiny)
-    scaled: Tensor = largest * torch.linalg.vector_norm(flat / largest[:, None], dim=1)
-    return scaled
+    """L2 norm of everything but the first axis: (R,)."""
+    return _length(values.flatten(1))
+
+
+def _length(values: Tensor) -> Tensor:
+    """L2 norm over axis 1; tiny values do not vanish by being squared."""
+    plain: Tensor = torch.linalg.vector_norm(values, dim=1)
+    exact = plain > SQUARES_ARE_EXACT_ABOVE
+    if bool(exact.all()):
+        return plain
+    largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
+    return torch.where(exact, plain, largest[:, 0] * torch.linalg.vector_norm(values / largest, dim=1))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seewhy.errors import RefusalError, UsageError, near_names, real_number, whole_number
-from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, norm, per_image, reduce_channels, table
+from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, clean_run, norm, per_image, reduce_channels
 from seewhy.model import VisionModel
 from seewhy.perturb import baseline_images
 from seewhy.registry import method
@@ -110,11 +110,8 @@ def nodes_and_weights(rule: str, steps: int) -> tuple[NDArray[np.float64], NDArr
 def _fixed(line: _Line, question: Target, rows: Tensor, rule: str, steps: int, tolerance: float, channels: str) -> Maps:
     """The same nodes for every image: rows are node-major, sums run in place, memory is flat in steps."""
     model, g, device = line.model, len(line.start), line.start.device
-    with model.guarded(), torch.no_grad():
-        outputs = model.forward(line.start + line.difference)
-        settled = question.settle(outputs, rows)
-        values, base = settled(outputs, rows).float(), settled(model.forward(line.start), rows).float()
-        model.forward_rows += 2 * g
+    settled, values, outputs = clean_run(model, line.start + line.difference, question, rows)
+    _, base, _ = clean_run(model, line.start, settled, rows)
     alphas, *weights = (torch.from_numpy(a).float().to(device) for a in nodes_and_weights(rule, steps))
     sums = torch.zeros(2, *line.start.shape, dtype=torch.float32, device=device)
 
@@ -128,7 +125,7 @@ def _fixed(line: _Line, question: Target, rows: Tensor, rule: str, steps: int, t
     model.in_batches(len(alphas) * g, line.start.shape[1:], run)
     count = torch.full((g,), len(alphas), device=device)
     evidence = {"gradient_rows": count, "forward_rows": torch.full_like(count, 2)}
-    return _maps(line, sums[0], sums[1], settled, values, base, table(outputs), tolerance, channels, evidence)
+    return _maps(line, sums[0], sums[1], settled, values, base, outputs, tolerance, channels, evidence)
 
 
 def _maps(
@@ -163,10 +160,7 @@ def _maps(
 def _adaptive(line: _Line, question: Target, rows: Tensor, tolerance: float, max_rows: int, channels: str) -> Maps:
     """Refine each image's worst panels, by its own numbers, until gap and path error are under tolerance."""
     model, g, device = line.model, len(line.start), line.start.device
-    with model.guarded(), torch.no_grad():
-        outputs = model.forward(line.start + line.difference)
-        settled = question.settle(outputs, rows)
-        model.forward_rows += g
+    settled, _, outputs = clean_run(model, line.start + line.difference, question, rows)
     panels = _Panels(line, settled)
     panels.add([(i, p, FIRST_INTERVALS) for i in range(g) for p in range(PANELS)], first=True)
     while True:
@@ -184,7 +178,7 @@ def _adaptive(line: _Line, question: Target, rows: Tensor, tolerance: float, max
     }
     base, values = panels.edges[:, 0], panels.edges[:, -1]
     fine, coarse = panels.fine.sum(1), panels.coarse.sum(1)
-    return _maps(line, fine, coarse, settled, values, base, table(outputs), tolerance, channels, evidence)
+    return _maps(line, fine, coarse, settled, values, base, outputs, tolerance, channels, evidence)
 
 
 class _Panels:
