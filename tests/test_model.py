@@ -225,6 +225,8 @@ def test_an_unsaid_batch_size_is_timed_once():
     model = sw.wrap(net)
     model.predict(images(40))
     model.predict(images(40))
+    assert seen[:2] == [1, 1]  # one row in each memory format
+    seen = seen[2:]
     timing, chosen = seen[:4], seen[4]
     assert timing == [4, 4, 8, 16]
     assert chosen in (4, 8, 16)
@@ -435,3 +437,56 @@ def test_a_layer_method_on_a_network_with_a_scripted_part_uses_the_rest_or_refus
         return
     assert e.layer in ("stem", "body")
     assert e.ok == [True]
+
+
+class Layout(nn.Module):
+    """Notes how its input is laid out; what it does then is given."""
+
+    def __init__(self, then):
+        super().__init__()
+        self.convolution, self.then, self.seen = nn.Conv2d(3, 4, 3), then, []
+
+    def forward(self, x):
+        self.seen.append(x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous())
+        return self.then(self.convolution(x))
+
+
+def test_images_go_in_channels_last_where_the_network_says_the_same():
+    net = Layout(lambda a: a.mean((2, 3)))
+    model = sw.wrap(net)
+    table = model.predict(images(2))
+    assert net.seen[-1] is True
+    assert model.memory_format((3, 32, 32)) == "channels_last"
+    assert torch.allclose(table, net(images(2)), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda a: a.view(len(a), -1),  # raises on other strides
+        lambda a: torch.as_strided(a, (len(a), 4), (a.stride(0), 1)),  # reads memory as it lies: other numbers
+        lambda a: a.mean((2, 3)) * float("nan"),
+    ],
+    ids=["raises", "differs", "not finite"],
+)
+def test_a_network_that_minds_the_memory_format_gets_its_own(then):
+    net = Layout(then)
+    torch.manual_seed(0)
+    model = sw.wrap(net)
+    model.predict(images(2))
+    assert net.seen[-1] is False
+    assert model.memory_format((3, 32, 32)) == "contiguous"
+
+
+def test_the_memory_format_is_tried_once_and_not_counted():
+    net = Layout(lambda a: a.mean((2, 3)))
+    model = sw.wrap(net)
+    for _ in range(3):
+        model.predict(images(2))
+    assert len(net.seen) == 2 + 3
+    assert model.forward_rows == 6
+
+
+def test_images_without_two_axes_or_with_one_channel_are_left_as_they_are():
+    assert sw.wrap(nn.Flatten()).memory_format((3, 40)) == "contiguous"
+    assert sw.wrap(nn.Flatten()).memory_format((1, 16, 16)) == "contiguous"

@@ -92,7 +92,7 @@ def explain_inputs(
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
-            provenance=_provenance(model, seed),
+            provenance=_provenance(model, seed, x.shape[1:]),
             fingerprint=_fingerprint_later(model, version),
         )
 
@@ -261,13 +261,14 @@ def _fingerprint_later(model: VisionModel, version: capture.Version) -> Callable
     return fingerprint
 
 
-def _provenance(model: VisionModel, seed: int) -> dict[str, Any]:
+def _provenance(model: VisionModel, seed: int, shape: Sequence[int]) -> dict[str, Any]:
     return {
         "model": model.name,
         "task": model.task,
         "bounds_known": model.bounds is not None,
         "batch_size": model.batch_size,
         "device": str(model.device),
+        "memory_format": model.memory_format(shape),
         "threads": torch.get_num_threads(),
         "seed": seed,
         **_versions(),
