@@ -13,7 +13,7 @@ ORDER = [
     ["registry"],
     ["capture"],
     ["target"],
-    ["layers"],
+    ["layers", "throughput"],
     ["model"],
     ["wrapping"],
     ["loading", "data", "perturb", "draw", "runfolder"],
@@ -24,6 +24,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
+    "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
     "methods": [["maps"], ["gradient", "path", "cam", "control"]],
     "explanation": [["inputs"], ["result"], ["run"]],

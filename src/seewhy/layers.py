@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from seewhy import capture
 from seewhy.capture import Score, Site
-from seewhy.errors import RefusalError
+from seewhy.errors import RefusalError, UsageError, near_names
 
 Kind = Literal["channels first", "channels last", "tokens"]
 
@@ -40,6 +40,15 @@ class Form:
             return tensor.movedim(-1, 1)
         tokens = tensor[:, self.prefix :]
         return tokens.transpose(1, 2).reshape(len(tensor), -1, *self.grid)
+
+    def edited(self, tensor: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+        """The layer's output with its cells replaced by `edit` of them (R, C, *grid); prefix tokens stay."""
+        cells = edit(self.cells(tensor)).to(tensor.dtype)
+        if self.kind == "channels first":
+            return cells
+        if self.kind == "channels last":
+            return cells.movedim(1, -1)
+        return torch.cat([tensor[:, : self.prefix], cells.flatten(2).transpose(1, 2)], 1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class Trace:
         """
         key = self._same[layer.name]
         if key not in self._verdicts:
-            swapped = self._everything_said(capture.output_with_swapped_rows(self._call, layer.site))
+            swapped = self._everything_said(capture.output_with_edit(self._call, layer.site, lambda rows: rows.flip(0)))
             wanted = self._said.flip(0)
             bound = BYPASS_TOLERANCE * (self._said - wanted).abs().max()
             self._verdicts[key] = bool((swapped - wanted).abs().max() <= bound)
@@ -182,6 +191,29 @@ class Trace:
             f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
             "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
         )
+
+    def find(self, given: str | nn.Module) -> Layer:
+        """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
+        if not isinstance(given, str | nn.Module):
+            raise UsageError(f"a layer is a name or a module of the network, not {type(given).__name__}.")
+        if isinstance(given, nn.Module):
+            matches = [layer for layer in self.layers if layer.site.module is given]
+            known = "the object that was given is not a submodule that is reached in the forward pass."
+        else:
+            matches = [layer for layer in self.layers if layer.name == given]
+            known = near_names(given, [layer.name for layer in self.layers])
+        shown = repr(given) if isinstance(given, str) else type(given).__name__
+        if not matches:
+            raise UsageError(f"no layer {shown} in the forward pass of this network: {known}")
+        if len(matches) > 1:
+            raise UsageError(
+                f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name."
+            )
+        if not matches[0].usable:
+            raise RefusalError(
+                f"no map can be taken at layer {shown}: {matches[0].why_not}. Usable here: {self.choose().name!r}."
+            )
+        return replace(matches[0], trunk=self.trunk(matches[0]))
 
 
 def _layer(site: Site, form: Form | None, shape: tuple[int, ...]) -> Layer:

@@ -1,7 +1,5 @@
 """VisionModel: the user's network with everything needed to ask it a question. Outside it, images live in [0, 1]."""
 
-import hashlib
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +10,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy import capture
-from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy import capture, throughput
+from seewhy.errors import RefusalError, UsageError
 from seewhy.layers import Layer, LayerTable, Trace, probe_images
 from seewhy.target import PREDICTED, Target, Task, scores
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-BATCHES_TO_TIME = (4, 8, 16)  # on a CPU more rows a forward can be slower: 17 ms an image at 4, 43 at 32 were measured
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
-SAME_OUTPUT = 1e-4  # of the largest output: what another memory format may change, far above rounding, far below a bug
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
 
@@ -33,6 +29,7 @@ class Answer:
     target: Target
     values: Tensor  # (R,) float32
     outputs: Any
+    gates: capture.Gates | None = None  # where a rule was set on the ReLUs
 
 
 def _score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
@@ -45,10 +42,6 @@ def _score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any
         return values
 
     return score
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.numel() > 0 and bool((a - b).abs().max() <= SAME_OUTPUT * a.abs().max())
 
 
 class VisionModel:
@@ -84,6 +77,7 @@ class VisionModel:
         self.mean, self.std = mean, std
         self.forward_rows = 0  # rows computed without a gradient
         self.gradient_rows = 0  # rows computed forward and backward
+        self.on_rows: Callable[[int], None] | None = None  # told of every batch of rows as it is computed
         self._moments: tuple[Tensor, Tensor] | None = None
         self._timed_batch: int | None = None
         self._guarded = False
@@ -159,36 +153,64 @@ class VisionModel:
         return "channels_last" if self._channels_last[key] else "contiguous"
 
     def _reads_channels_last(self, key: tuple[int, ...]) -> bool:
-        x = probe_images(key)[:1]
-        found: list[list[Tensor]] = []
+        def run(x: Tensor, channels_last: bool) -> Any:
+            self._channels_last[key] = channels_last
+            return self.forward(x)
+
         with self.guarded(), torch.no_grad():
-            for channels_last in (False, True):
-                self._channels_last[key] = channels_last
-                try:
-                    with capture.random_states(0):  # a network that draws random numbers draws the same ones
-                        found.append([t.float() for t in capture.tensors(self.forward(x))])
-                except RuntimeError:  # where the network itself fails, the run that follows says so
-                    return False
-        return bool(found[0]) and len(found[0]) == len(found[1]) and all(map(_same, *found))
+            return throughput.same_in_channels_last(run, probe_images(key)[:1])
 
     def predict(self, images: Tensor) -> Tensor:
         """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
 
         def run(part: slice) -> Tensor:
             table = scores(self.forward(images[part])).float()
-            self.forward_rows += len(table)
+            self._count(forward=len(table))
             return table
 
         with self.guarded(), torch.no_grad():
             return torch.cat(self.in_batches(len(images), images.shape[1:], run))
 
-    def input_gradients(self, x: Tensor, target: Target, rows: Tensor) -> tuple[Tensor, Answer]:
-        """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward."""
+    def answer(self, x: Tensor, target: Target, rows: Tensor) -> Answer:
+        """For one batch of rows: what the network says of x, without a gradient."""
         answers: list[Answer] = []
+        with self.guarded(), torch.no_grad():
+            _score(target, rows, answers)(self.forward(x))
+        self._count(forward=len(x))
+        return answers[0]
+
+    def answer_with_edit(
+        self, x: Tensor, target: Target, rows: Tensor, layer: Layer, edit: Callable[[Tensor], Tensor]
+    ) -> Answer:
+        """The same when a layer's output is replaced on the way; `edit` maps its cells (R, channels, *grid)."""
+        answers: list[Answer] = []
+        form = layer.form
+        assert form is not None, "an editable layer is spatial"
         with self.guarded():
-            gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers))
-        self.gradient_rows += len(x)
-        return gradient.float(), answers[0]
+            outputs = capture.output_with_edit(lambda: self.forward(x), layer.site, lambda t: form.edited(t, edit))
+            with torch.no_grad():
+                _score(target, rows, answers)(outputs)
+        self._count(forward=len(x))
+        return answers[0]
+
+    def input_gradients(
+        self, x: Tensor, target: Target, rows: Tensor, rule: capture.Rule | None = None
+    ) -> tuple[Tensor, Answer]:
+        """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward.
+
+        rule: another rule than backpropagation's at every ReLU; the answer's `gates` say where it was set.
+        """
+        answers: list[Answer] = []
+        gates: list[capture.Gates] = []
+
+        def set_rule(last: Any) -> None:
+            if rule is not None:
+                gates.append(capture.gate_relus(last, rule))
+
+        with self.guarded():
+            gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers), set_rule)
+        self._count(gradient=len(x))
+        return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
     def activations_and_gradients(
         self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
@@ -199,7 +221,7 @@ class VisionModel:
             kept, gradients = capture.activations_and_gradients(
                 lambda: self.forward(x), [layer.site for layer in chosen], _score(target, rows, answers)
             )
-        self.gradient_rows += len(x)
+        self._count(gradient=len(x))
         for layer, gradient in zip(chosen, gradients, strict=True):
             if gradient is None:
                 raise RefusalError(
@@ -214,6 +236,12 @@ class VisionModel:
             if form is not None and g is not None
         ]
         return grids, slopes, answers[0]
+
+    def _count(self, forward: int = 0, gradient: int = 0) -> None:
+        self.forward_rows += forward
+        self.gradient_rows += gradient
+        if self.on_rows is not None:
+            self.on_rows(forward + gradient)
 
     def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
         """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
@@ -244,23 +272,14 @@ class VisionModel:
         """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""
         if self.batch_size is not None:
             return max(1, min(self.batch_size, n))
-        if n <= BATCHES_TO_TIME[0]:
+        if n <= throughput.BATCHES_TO_TIME[0]:
             return max(1, n)
         if self.device.type != "cpu":
             return min(BATCH_ON_ACCELERATOR, n)
         if self._timed_batch is None:
-            self._timed_batch = self._time_batches(shape)
+            with self.guarded(), torch.no_grad():
+                self._timed_batch = throughput.fastest_batch(self.forward, shape)
         return min(self._timed_batch, n)
-
-    def _time_batches(self, shape: Sequence[int]) -> int:
-        cost: dict[int, float] = {}
-        with self.guarded(), torch.no_grad():
-            for size in (BATCHES_TO_TIME[0], *BATCHES_TO_TIME):  # the first one warms up and is overwritten
-                x = torch.full((size, *shape), 0.5, dtype=torch.float32)
-                begun = time.perf_counter()
-                self.forward(x)
-                cost[size] = (time.perf_counter() - begun) / size
-        return min(cost, key=lambda size: cost[size])
 
     # -- looking into it -----------------------------------------------------------------------------------------
 
@@ -302,36 +321,26 @@ class VisionModel:
         with self.guarded(), torch.no_grad():
             return self._trace(self.input_shape() if shape is None else shape, target).choose()
 
-    def find_layer(
-        self, given: str | nn.Module | Sequence[str | nn.Module], shape: Sequence[int], target: Target
-    ) -> Layer:
-        """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
-        if isinstance(given, list | tuple):
-            if len(given) != 1:
-                raise UsageError(f"this method takes one layer; {len(given)} were given.")
-            given = given[0]
-        if not isinstance(given, str | nn.Module):
-            raise UsageError(f"a layer is a name or a module of the network, not {type(given).__name__}.")
+    def find_layers(
+        self, given: str | nn.Module | Sequence[str | nn.Module] | None, shape: Sequence[int], target: Target
+    ) -> list[Layer]:
+        """Layers by name or as objects, in order of execution; the default layer for None."""
+        if given is None:
+            return [self.default_layer(target, shape)]
+        several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+        if not several:
+            raise UsageError("no layer was given.")
         trace = self._trace(shape, target)
-        if isinstance(given, nn.Module):
-            matches = [layer for layer in trace.layers if layer.site.module is given]
-            known = "the object that was given is not a submodule that is reached in the forward pass."
-        else:
-            matches = [layer for layer in trace.layers if layer.name == given]
-            known = near_names(given, [layer.name for layer in trace.layers])
-        shown = repr(given) if isinstance(given, str) else type(given).__name__
-        if not matches:
-            raise UsageError(f"no layer {shown} in the forward pass of this network: {known}")
-        if len(matches) > 1:
-            raise UsageError(
-                f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name."
-            )
-        if not matches[0].usable:
-            with self.guarded(), torch.no_grad():
-                better = trace.choose().name
-            raise RefusalError(f"no map can be taken at layer {shown}: {matches[0].why_not}. Usable here: {better!r}.")
         with self.guarded(), torch.no_grad():
-            return replace(matches[0], trunk=trace.trunk(matches[0]))
+            found = [trace.find(one) for one in several]
+        order = [layer.name for layer in trace.layers]
+        return sorted(found, key=lambda layer: order.index(layer.name))
+
+    def find_layer(self, given: Any, shape: Sequence[int], target: Target) -> Layer:
+        """The layer of a method that takes one: a name, an object, or a list of one of these."""
+        if isinstance(given, list | tuple) and len(given) != 1:
+            raise UsageError(f"this method takes one layer; {len(given)} were given.")
+        return self.find_layers(given, shape, target)[0]
 
     def _trace(self, shape: Sequence[int], target: Target) -> Trace:
         """The network's layers for this input shape, from two probe rows; found once, kept, not counted."""
@@ -377,12 +386,7 @@ class VisionModel:
         """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""
         key = capture.version(self.module)
         if self._fingerprint is None or self._fingerprint[0] != key:
-            digest = hashlib.sha256(repr(self.module).encode())
-            for name, tensor in self.module.state_dict().items():
-                if isinstance(tensor, Tensor):
-                    digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                    digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-            self._fingerprint = (key, digest.hexdigest())
+            self._fingerprint = (key, capture.digest(self.module))
         return self._fingerprint[1]
 
     def __repr__(self) -> str:

@@ -40,7 +40,7 @@ def _grad_cam(activations: Tensor, gradients: Tensor) -> Tensor:
 def _driven(model: VisionModel, images: Tensor, target: Target, layer: LayerChoice, combine: Combine) -> Maps:
     """One forward and one partial backward per image; the predicted class is settled in the same forward."""
     shape = tuple(images.shape[1:])
-    chosen = model.default_layer(target, shape) if layer is None else model.find_layer(layer, shape, target)
+    chosen = model.find_layer(layer, shape, target)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         (activations,), (gradients,), answer = model.activations_and_gradients(images[part], question, rows, [chosen])

@@ -56,11 +56,8 @@ def by_groups(model: VisionModel, images: Tensor, target: Target, run: Callable[
 
 def clean_run(model: VisionModel, images: Tensor, target: Target, rows: Tensor) -> tuple[Target, Tensor, Tensor | None]:
     """One forward row per image: the settled target, the explained number and the score table."""
-    with model.guarded(), torch.no_grad():
-        outputs = model.forward(images)
-        model.forward_rows += len(images)
-        settled = target.settle(outputs, rows)
-        return settled, settled(outputs, rows).float(), table(outputs)
+    answer = model.answer(images, target, rows)
+    return answer.target, answer.values, table(answer.outputs)
 
 
 def table(outputs: Any) -> Tensor | None:

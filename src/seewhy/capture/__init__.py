@@ -1,0 +1,38 @@
+"""The only code that touches hooks and gradients. Whatever happens inside, the network is left as it was found."""
+
+from seewhy.capture.gradients import (
+    Call,
+    Score,
+    Site,
+    activations_and_gradients,
+    input_gradient,
+    where_graph_is_cut,
+)
+from seewhy.capture.outputs import detach, first_tensor, tensors
+from seewhy.capture.rectifiers import Gates, Rule, gate_relus
+from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
+from seewhy.capture.tracing import output_with_edit, outputs_at, trace
+
+__all__ = [
+    "Call",
+    "Gates",
+    "Rule",
+    "Score",
+    "Site",
+    "Version",
+    "activations_and_gradients",
+    "detach",
+    "digest",
+    "first_tensor",
+    "frozen",
+    "gate_relus",
+    "guard",
+    "input_gradient",
+    "output_with_edit",
+    "outputs_at",
+    "random_states",
+    "tensors",
+    "trace",
+    "version",
+    "where_graph_is_cut",
+]

@@ -1,0 +1,123 @@
+"""Gradients at the input and at layers, in one forward and the shortest backward that gives them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seewhy.capture.outputs import first_tensor, replace_first_tensor
+from seewhy.capture.state import frozen
+from seewhy.errors import RefusalError
+
+Call = Callable[[], Any]  # runs the network once and returns its output
+Score = Callable[[Any], Tensor]  # output -> (R,), one number per row
+
+
+def input_gradient(
+    module: nn.Module,
+    call: Callable[[Tensor], Any],
+    x: Tensor,
+    score: Score,
+    on_graph: Callable[[Any], None] | None = None,
+) -> Tensor:
+    """Gradient d score_r / d x_r for every row r, of x's shape (R, C, *axes) and dtype.
+
+    Rows must not mix in the network (they do not in evaluation mode), so the gradient of the sum is that of each.
+    on_graph: called with the last node of the graph before the backward.
+    """
+    with frozen(module), torch.enable_grad():
+        leaf = x.detach().clone().requires_grad_()
+        output = call(leaf)
+        total = score(output).sum()
+        cut = None if total.requires_grad else where_graph_is_cut(module, lambda: call(leaf))
+    if cut is not None:
+        raise RefusalError(
+            f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an "
+            "operation without a derivative). Methods without gradients still work."
+        )
+    if on_graph is not None:
+        on_graph(total.grad_fn)
+    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    if gradient is None:
+        raise RefusalError("the score does not depend on the input: there is no gradient to show. Check the target.")
+    return gradient
+
+
+@dataclass(frozen=True)
+class Site:
+    """One call of one module: where a network can be looked into."""
+
+    name: str  # dotted path, with "#2" for the second of several calls
+    module: nn.Module
+    which: int  # 0 for its first call in a forward
+
+
+def activations_and_gradients(
+    call: Call, sites: Sequence[Site], score: Score
+) -> tuple[list[Tensor], list[Tensor | None]]:
+    """Activations A at some sites, and d score / d A (None where none arrives).
+
+    One forward and one partial backward: the part of the network before the first site runs without a graph. A is the
+    layer's own output; later code receives a copy, so an in-place operation after the layer cannot alter it.
+    RefusalError where a site is not reached in the forward, or returns no tensor.
+    """
+    captured: list[Tensor | None] = [None] * len(sites)
+    with torch.no_grad(), ExitStack() as hooks:
+        for slot, site in enumerate(sites):
+            hooks.callback(site.module.register_forward_hook(_keep(captured, slot, site)).remove)
+        output = call()
+        hooks.close()  # off before the backward: a checkpointed block runs its forward again there
+        with torch.enable_grad():
+            total = score(output).sum()
+    for site, tensor in zip(sites, captured, strict=True):
+        if tensor is None:
+            raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
+    activations = [tensor for tensor in captured if tensor is not None]
+    if not total.requires_grad:
+        return [a.detach() for a in activations], [None] * len(activations)
+    gradients = torch.autograd.grad(total, activations, allow_unused=True)
+    return [a.detach() for a in activations], list(gradients)
+
+
+def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[..., Any]:
+    seen = -1
+
+    def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
+        nonlocal seen
+        seen += 1
+        if seen != site.which:
+            return None
+        tensor = first_tensor(output)
+        if tensor is None:
+            raise RefusalError(
+                f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it."
+            )
+        torch.set_grad_enabled(True)  # from here on a graph is needed; the `no_grad` around the call ends it
+        kept = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
+        captured[slot] = kept
+        return replace_first_tensor(output, kept.clone())
+
+    return hook
+
+
+def where_graph_is_cut(module: nn.Module, call: Call) -> str:
+    """Run the network on an input that requires a gradient: the first module that loses it, in words."""
+    lost: list[str] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            given, returned = first_tensor(inputs), first_tensor(output)
+            if given is not None and returned is not None and given.requires_grad and not returned.requires_grad:
+                lost.append(f"{name} ({type(module).__name__})")
+
+        return hook
+
+    with torch.enable_grad(), ExitStack() as hooks:
+        for name, submodule in module.named_modules():
+            if not isinstance(submodule, torch.jit.ScriptModule):
+                hooks.callback(submodule.register_forward_hook(record(name or "the network itself")).remove)
+        call()
+    return lost[0] if lost else "outside any submodule, in the forward of the network itself"
