@@ -13,14 +13,12 @@ from torch import nn
 
 import seewhy as sw
 from nets import CLASSES, MEAN, NETS, STD, counting, dropping, failing, images, tiny_cnn, tiny_vit
+from seewhy.explanation import rows_per_image
 from seewhy.registry import METHODS
 from seewhy.target import PREDICTED
+from small import COSTS, SMALL
 
 sw.methods()  # fills the registry
-SETTINGS = {
-    "smooth_grad": {"samples": 5},
-    "integrated_gradients": {"rule": "midpoint", "steps": 5},
-}  # small, to be quick
 ALL = sorted(METHODS)
 SEEDED = [name for name in ALL if METHODS[name].seeded]
 TARGETED = [name for name in ALL if METHODS[name].uses_target]
@@ -35,7 +33,7 @@ def wrapped(net, **given):
 
 
 def explain(model, x, method, target=None, **given):
-    return sw.explain(model, x, method, target, **{**SETTINGS.get(method, {}), **given})
+    return sw.explain(model, x, method, target, **{**SMALL.get(method, {}), **given})
 
 
 def same_to(a, b, tolerance=1e-5):
@@ -570,25 +568,12 @@ def test_gradient_rows_are_spent_only_where_declared(method, kind):
     assert (rows == 0).all() != METHODS[method].needs_gradients
 
 
-COSTS = [  # method, parameters, gradient rows, forward rows
-    ("gradient", {}, 1, 0),
-    ("grad_cam", {}, 1, 0),
-    ("random_map", {}, 0, 1),
-    ("edge_map", {}, 0, 1),
-    ("smooth_grad", {"samples": 7}, 7, 1),
-    ("integrated_gradients", {"rule": "right", "steps": 7}, 7, 2),
-    ("integrated_gradients", {"rule": "left", "steps": 1}, 1, 2),
-    ("integrated_gradients", {"rule": "midpoint", "steps": 6}, 6, 2),
-    ("integrated_gradients", {"rule": "gauss_legendre", "steps": 5}, 5, 2),
-    ("integrated_gradients", {"rule": "trapezoid", "steps": 7}, 8, 2),
-]
-
-
 @pytest.mark.parametrize(("method", "given", "gradient_rows", "forward_rows"), COSTS)
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_cost_is_what_the_method_declares(method, given, gradient_rows, forward_rows, batch_size):
-    model, x = wrapped(tiny_vit(), batch_size=batch_size), images(4)
-    e = explain(model, x, method, **given)
+    net = tiny_cnn if METHODS[method].needs_relu else tiny_vit
+    model, x = wrapped(net(), batch_size=batch_size), images(4)
+    e = sw.explain(model, x, method, **given)
     assert e.evidence["gradient_rows"].tolist() == [gradient_rows] * 4
     assert e.evidence["forward_rows"].tolist() == [forward_rows] * 4
     assert (model.gradient_rows, model.forward_rows) == (4 * gradient_rows, 4 * forward_rows)
@@ -596,7 +581,8 @@ def test_the_cost_is_what_the_method_declares(method, given, gradient_rows, forw
 
 @pytest.mark.parametrize(("method", "given", "gradient_rows", "forward_rows"), COSTS)
 def test_the_forecast_of_rows_is_an_upper_bound(method, given, gradient_rows, forward_rows):
-    forward, gradient = METHODS[method].rows({**METHODS[method].parameters, **given})
+    net = tiny_cnn if METHODS[method].needs_relu else tiny_vit
+    forward, gradient = rows_per_image(wrapped(net()), METHODS[method], (3, 32, 32), None, None, given)
     assert forward_rows <= forward
     assert gradient_rows <= gradient
 

@@ -26,8 +26,8 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
-    "methods": [["maps"], ["gradient", "path", "cam", "control"]],
-    "explanation": [["inputs"], ["result"], ["run"]],
+    "methods": [["maps"], ["cam", "path", "perturbation", "attention", "control", "adapter"], ["gradient"]],
+    "explanation": [["inputs", "progress"], ["result"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

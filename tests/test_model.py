@@ -21,9 +21,10 @@ from nets import (
     tiny_vit,
 )
 from seewhy.registry import METHODS
+from small import SMALL
 
 sw.methods()
-GIVEN = {"smooth_grad": {"samples": 6}, "integrated_gradients": {"rule": "midpoint", "steps": 12, "baseline": "mean"}}
+GIVEN = SMALL | {"integrated_gradients": {"rule": "midpoint", "steps": 12, "baseline": "mean"}}
 each_method = pytest.mark.parametrize("method", sorted(METHODS))
 
 

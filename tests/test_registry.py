@@ -19,6 +19,9 @@ def entered(monkeypatch):
         cost="1 + steps",
         rows=lambda p: (0, 1 + p["steps"]),
         paper="A. Author, Toys, 2020",
+        good_for="play",
+        not_for="work",
+        randomization="not tested",
     )
     def toy_cam(model, images, target, *, steps: int = 5, seed: int = 0):
         """Toy-CAM: the first line.
@@ -35,6 +38,9 @@ def entered(monkeypatch):
         cost="0",
         rows=lambda p: (0, 0),
         paper="",
+        good_for="",
+        not_for="",
+        randomization="",
         scale="probability",
         uses_target=False,
         needs_gradients=False,

@@ -165,7 +165,7 @@ class VisionModel:
 
         def run(part: slice) -> Tensor:
             table = scores(self.forward(images[part])).float()
-            self._count(forward=len(table))
+            self.count(forward=len(table))
             return table
 
         with self.guarded(), torch.no_grad():
@@ -176,7 +176,7 @@ class VisionModel:
         answers: list[Answer] = []
         with self.guarded(), torch.no_grad():
             _score(target, rows, answers)(self.forward(x))
-        self._count(forward=len(x))
+        self.count(forward=len(x))
         return answers[0]
 
     def answer_with_edit(
@@ -190,7 +190,7 @@ class VisionModel:
             outputs = capture.output_with_edit(lambda: self.forward(x), layer.site, lambda t: form.edited(t, edit))
             with torch.no_grad():
                 _score(target, rows, answers)(outputs)
-        self._count(forward=len(x))
+        self.count(forward=len(x))
         return answers[0]
 
     def input_gradients(
@@ -209,7 +209,7 @@ class VisionModel:
 
         with self.guarded():
             gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers), set_rule)
-        self._count(gradient=len(x))
+        self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
     def activations_and_gradients(
@@ -221,7 +221,7 @@ class VisionModel:
             kept, gradients = capture.activations_and_gradients(
                 lambda: self.forward(x), [layer.site for layer in chosen], _score(target, rows, answers)
             )
-        self._count(gradient=len(x))
+        self.count(gradient=len(x))
         for layer, gradient in zip(chosen, gradients, strict=True):
             if gradient is None:
                 raise RefusalError(
@@ -237,7 +237,8 @@ class VisionModel:
         ]
         return grids, slopes, answers[0]
 
-    def _count(self, forward: int = 0, gradient: int = 0) -> None:
+    def count(self, forward: int = 0, gradient: int = 0) -> None:
+        """Note rows that were computed, and tell whoever draws the progress."""
         self.forward_rows += forward
         self.gradient_rows += gradient
         if self.on_rows is not None:

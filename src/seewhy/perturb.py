@@ -1,21 +1,28 @@
 """The one place where an image gets damaged: baselines, all stated in pixel space [0, 1]."""
 
+import zlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from seewhy.errors import UsageError, near_names
 
-BASELINES = ("black", "white", "mean", "blur")
+BASELINES = ("black", "white", "mean", "normalization_mean", "blur", "noise")
+PIXEL_BASELINES = ("black", "white", "noise")  # stated in pixel space: they need the network's bounds
 BLUR_SIGMA = 0.1  # of the shorter side: at 224 pixels 22, where no object keeps its shape
 
 
-def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
+def baseline_images(
+    images: Tensor, baseline: str | Tensor, *, neutral: Sequence[float] | None = None, seed: int = 0
+) -> Tensor:
     """The picture that stands for "nothing there", of the images' shape (N, C, *axes), in [0, 1].
 
-    black 0, white 1, mean: each image's own mean color, blur: Gaussian with sigma of 10 % of the shorter side. Or a
-    tensor in the images' own space, one for all or one per image. UsageError for an unknown name, a wrong shape or
-    values that are not finite.
+    black 0, white 1, mean: each image's own mean color, normalization_mean: the color `neutral` that the network's
+    normalization maps to zero (0 where there is none), blur: Gaussian with sigma of 10 % of the shorter side, noise:
+    uniform in [0, 1), from `seed` and the image's own bytes. Or a tensor in the images' own space, one for all or one
+    per image. UsageError for an unknown name, a wrong shape or values that are not finite.
     """
     if isinstance(baseline, Tensor):
         return _user_baseline(images, baseline)
@@ -28,9 +35,21 @@ def baseline_images(images: Tensor, baseline: str | Tensor) -> Tensor:
     axes = tuple(range(2, images.ndim))
     if baseline == "mean":
         return images.mean(dim=axes, keepdim=True).expand_as(images)
+    if baseline == "normalization_mean":
+        color = torch.tensor(neutral if neutral is not None else (0.0,), dtype=images.dtype, device=images.device)
+        return color.view(1, -1, *[1] * len(axes)).expand_as(images)
+    if baseline == "noise":
+        noise = [torch.rand(image.shape, generator=image_generator(image, seed)) for image in images]
+        return torch.stack(noise).to(images)
     if baseline == "blur":
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
     raise UsageError(f"unknown baseline {baseline!r}: {near_names(baseline, BASELINES)}")
+
+
+def image_generator(image: Tensor, seed: int) -> torch.Generator:
+    """Random numbers of one image: seeded by `seed` and the image's own bytes, independent of what else is in the batch."""
+    content = image.detach().cpu().contiguous().numpy().tobytes()
+    return torch.Generator().manual_seed(zlib.crc32(content, seed))  # torch's CPU generator takes 32 bits
 
 
 def _user_baseline(images: Tensor, baseline: Tensor) -> Tensor:

@@ -11,7 +11,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Resolution = Literal["input", "layer"]
 Picture = Literal["positive", "magnitude", "signed"]
 Scale = Literal["logit", "probability", "log_probability", "output"]
-Rows = Callable[[Mapping[str, Any]], tuple[int, int]]
+Facts = Mapping[str, Any]  # a method's parameters, and of the run: `channels` of its layers, `axes` of the image
+Rows = Callable[[Facts], tuple[int, int]]
+_NO_RUN: Facts = {"channels": 0, "axes": (1, 1)}
 
 
 @dataclass(frozen=True)
@@ -29,16 +31,32 @@ class MethodInfo:
     uses_target: bool  # False: the same map whatever is asked
     complete: bool  # the map sums to f(x) - f(baseline)
     needs_gradients: bool
+    needs_relu: bool  # refused on a network without one
+    needs_attention: bool  # refused where no attention over all tokens can be reached
     seeded: bool  # the map depends on a seed
     picture: Picture  # how its paper draws it: positive part, magnitude, or both signs
     cost: str  # rows per image, in words
-    rows: Rows  # parameters -> (forward, gradient) rows per image at most
+    rows: Rows  # facts -> (forward, gradient) rows per image at most
     paper: str
+    good_for: str  # and where that is said
+    not_for: str
+    randomization: str  # what was found when the network's weights or the training labels were randomized
+    warning: str  # goes with every map of this method
 
     def to_dict(self) -> dict[str, Any]:
         """The declaration as plain JSON values."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("function", "rows")}
         return fields | {"parameters": {name: repr(default) for name, default in self.parameters.items()}}
+
+    @property
+    def needs_channels(self) -> bool:
+        """Whether its cost depends on how many channels its layers have."""
+        return self.rows({**_NO_RUN, **self.parameters}) != self.rows({**_NO_RUN, **self.parameters, "channels": 1})
+
+    @property
+    def class_agnostic(self) -> bool:
+        """A method of the field, no control, whose map is the same whatever class is asked."""
+        return not self.uses_target and self.family != "control"
 
 
 class MethodTable(list[MethodInfo]):
@@ -71,10 +89,16 @@ def method(
     cost: str,
     rows: Rows,
     paper: str,
+    good_for: str,
+    not_for: str,
+    randomization: str,
     scale: Scale = "logit",
     uses_target: bool = True,
     complete: bool = False,
     needs_gradients: bool = True,
+    needs_relu: bool = False,
+    needs_attention: bool = False,
+    warning: str = "",
 ) -> Callable[[Function], Function]:
     """Decorator: enter a function `(model, images, target, *, params) -> Maps` into METHODS under its own name."""
 
@@ -94,15 +118,32 @@ def method(
             uses_target=uses_target,
             complete=complete,
             needs_gradients=needs_gradients,
+            needs_relu=needs_relu,
+            needs_attention=needs_attention,
             seeded="seed" in signature.parameters,
             picture=picture,
             cost=cost,
             rows=rows,
             paper=paper,
+            good_for=good_for,
+            not_for=not_for,
+            randomization=randomization,
+            warning=warning,
         )
         return function
 
     return enter
+
+
+def forecast(info: MethodInfo, facts: Facts) -> tuple[int, int]:
+    """(forward, gradient) rows per image at most: facts are the parameters that differ from their defaults, and the run's."""
+    try:
+        return info.rows({**_NO_RUN, **info.parameters, **facts})
+    except (TypeError, ValueError, ArithmeticError, LookupError) as error:
+        given = ", ".join(
+            f"{k}={v!r} (default {info.parameters[k]!r})" for k, v in facts.items() if k in info.parameters
+        )
+        raise UsageError(f"method {info.name!r} cannot count its rows with {given}.") from error
 
 
 def list_methods() -> MethodTable:
@@ -110,8 +151,10 @@ def list_methods() -> MethodTable:
     return MethodTable(sorted(METHODS.values(), key=lambda info: FAMILIES.index(info.family)))
 
 
-def find_method(name: str) -> MethodInfo:
-    """The method of this name; UsageError with near names if there is none."""
+def find_method(name: str | MethodInfo) -> MethodInfo:
+    """The method of this name (a MethodInfo is one already); UsageError with near names if there is none."""
+    if isinstance(name, MethodInfo):
+        return name
     if not isinstance(name, str) or name not in METHODS:
         raise UsageError(f"unknown method {name!r}: {near_names(str(name), METHODS)}")
     return METHODS[name]

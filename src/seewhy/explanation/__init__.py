@@ -1,14 +1,16 @@
 """Maps of images with the evidence of how far each can be trusted."""
 
 from seewhy.explanation.result import MEANING, Explanation, Status, read_explanation, show_in_notebooks_with
-from seewhy.explanation.run import explain, explain_inputs
+from seewhy.explanation.run import check_call, explain, explain_inputs, rows_per_image
 
 __all__ = [
     "MEANING",
     "Explanation",
     "Status",
+    "check_call",
     "explain",
     "explain_inputs",
     "read_explanation",
+    "rows_per_image",
     "show_in_notebooks_with",
 ]

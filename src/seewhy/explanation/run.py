@@ -14,22 +14,24 @@ from torch import Tensor, nn
 from seewhy import capture, runfolder
 from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Images, Shown, read_inputs
+from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import VisionModel
-from seewhy.registry import MethodInfo, check_parameters, find_method
+from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve
 from seewhy.wrapping import bare
 
 TOP = 5  # predictions kept per row
+LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
 
 
 def explain(
     model: VisionModel | nn.Module,
     images: Images,
-    method: str = "grad_cam",
+    method: str | MethodInfo = "grad_cam",
     target: Any = None,
-    layer: str | nn.Module | Sequence[str | nn.Module] | None = None,
+    layer: LayerChoice = None,
     seed: int = 0,
     **params: Any,
 ) -> Explanation:
@@ -38,31 +40,37 @@ def explain(
     model: from `sw.load` or `sw.wrap`, or a bare nn.Module with a tensor in its own input space. images: a path, a PIL
     image, a list of these, or an (N, C, H, W) tensor in [0, 1]. target: nothing (the predicted class), a class index or
     name, "a - b", one per image, a list of lists (several per image: one row each), a `sw.target`, or a function of the
-    output. layer: for methods on a layer. params: the method's own, checked before any work.
+    output. layer: for methods on a layer. params: the method's own, checked before any work. method: a name from
+    `sw.methods()`, or what `sw.from_captum` gives. On a terminal or in a notebook, long work draws its progress.
 
     Errors before any work: UsageError (what cannot be meant), ImageError (what cannot be read); RefusalError where no
     honest map exists. A row without a map says why in `status`.
     """
-    _keywords(find_method(method), layer, seed, params)
+    info = find_method(method)
+    check_call(info, target, layer, seed, params)
     model = model if isinstance(model, VisionModel) else bare(model)
     with torch.inference_mode(False):
         x, sources = read_inputs(model, images)
-        return explain_inputs(model, x, sources, method, target, layer, seed, params)
+
+        def rows() -> int:
+            return sum(rows_per_image(model, info, x.shape[1:], target, layer, params)) * len(x)
+
+        with drawn_progress(model, info.name, rows):
+            return explain_inputs(model, x, sources, info, target, layer, seed, params)
 
 
 def explain_inputs(
     model: VisionModel,
     x: Tensor,
     sources: list[Shown],
-    method: str,
+    info: MethodInfo,
     target: Any,
-    layer: str | nn.Module | Sequence[str | nn.Module] | None,
+    layer: LayerChoice,
     seed: int,
     params: dict[str, Any],
 ) -> Explanation:
     """explain() for images that are read already: several methods on the same images decode them once."""
-    info = find_method(method)
-    keywords, device = _keywords(info, layer, seed, params), x.device
+    keywords, device = check_call(info, target, layer, seed, params), x.device
     with torch.inference_mode(False):
         index, question = _questions(model, x, target)
         x_rows = x if index == list(range(len(x))) else x[index]
@@ -77,7 +85,7 @@ def explain_inputs(
             raw[empty] = 0
         targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
-            method=method,
+            method=info.name,
             parameters=_parameters(info, keywords),
             raw=raw.to(device),
             images=x.to(device),
@@ -97,8 +105,14 @@ def explain_inputs(
         )
 
 
-def _keywords(info: MethodInfo, layer: Any, seed: int, params: dict[str, Any]) -> dict[str, Any]:
+def check_call(info: MethodInfo, target: Any, layer: Any, seed: int, params: dict[str, Any]) -> dict[str, Any]:
+    """The method's keyword arguments; UsageError, before any work, for what it does not take."""
     check_parameters(info, params)
+    if info.class_agnostic and target is not None and not params.get("ignore_target"):
+        raise UsageError(
+            f"{info.title} gives the same map for every class: it cannot say why {target!r}. Leave the target out, or say "
+            "that you know: ignore_target=True. Methods that use the class: grad_cam, integrated_gradients, ..."
+        )
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
         raise UsageError(f"seed is a whole number from 0 to 2**31 - 1; got {seed!r}.")
     keywords = dict(params)
@@ -109,6 +123,17 @@ def _keywords(info: MethodInfo, layer: Any, seed: int, params: dict[str, Any]) -
             raise UsageError(f"method {info.name!r} explains the input: it takes no layer.")
         keywords["layer"] = layer
     return keywords
+
+
+def rows_per_image(
+    model: VisionModel, info: MethodInfo, shape: Sequence[int], target: Any, layer: LayerChoice, params: dict[str, Any]
+) -> tuple[int, int]:
+    """(forward, gradient) rows per image at most, as the method declares them for this network and these parameters."""
+    facts: dict[str, Any] = {"axes": tuple(shape[1:])}
+    if info.needs_channels:
+        question = resolve(None if isinstance(target, list | tuple) else target, model.labels, model.task)
+        facts["channels"] = sum(found.channels for found in model.find_layers(layer, shape, question))
+    return forecast(info, {**facts, **params})
 
 
 def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], Target]:
@@ -167,7 +192,7 @@ def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int], device: t
 
 def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None) -> dict[str, Any]:
     """What can differ in a map that we do give, each with its reason."""
-    approximations = []
+    approximations = [*maps.notes]
     if maps.layer is not None and maps.layer.trunk is False:
         approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
     if "sampling_error" in maps.evidence:
@@ -177,12 +202,20 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
     slope = maps.evidence.get("gradient_norm")
     return {
         "target_used": info.uses_target,
-        "target_used_reason": "" if info.uses_target else "a control: the same map whatever is asked",
+        "target_used_reason": _why_no_target(info),
+        "warning": info.warning,
         "precision": model.precision,
         "approximations": approximations,
         "gradient_norm": _finite(slope, len(maps.raw)),
         "probability": _finite(_target_probability(maps, p), len(maps.raw)),
     }
+
+
+def _why_no_target(info: MethodInfo) -> str:
+    if info.uses_target:
+        return ""
+    kind = "class-agnostic" if info.class_agnostic else "a control"
+    return f"{kind}: the same map whatever is asked"
 
 
 def _finite(values: Tensor | None, n: int) -> list[float | None]:

@@ -21,6 +21,9 @@ LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
     picture="positive",
     cost="1 gradient row (backward only down to the layer)",
     paper="Selvaraju et al. 2017, arXiv:1610.02391, equations 1 and 2",
+    good_for="debugging: which object, in one pass (Selvaraju 2017)",
+    not_for="detail finer than a cell of the layer; several objects of a class (Chattopadhyay 2018)",
+    randomization="passes where what is randomized lies at or above its layer (Adebayo 2018)",
 )
 def grad_cam(model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None) -> Maps:
     """Which cells of a layer speak for the class: activations weighted by their mean gradient.

@@ -28,6 +28,9 @@ from seewhy.target import Target
     cost="1 gradient row",
     rows=lambda _: (0, 1),
     paper="Simonyan et al. 2013, arXiv:1312.6034, section 3",
+    good_for="a first look, and a step of other methods (Simonyan 2013)",
+    not_for="saturated outputs: the gradient is 0 where the feature still counts (Sundararajan 2017, section 2.1)",
+    randomization="passes: the map changes with the weights and with the labels (Adebayo 2018)",
 )
 def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Channels = "sum") -> Maps:
     """How the score changes with each pixel, to first order.
@@ -54,6 +57,9 @@ def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Ch
     rows=lambda p: (1, p["samples"]),
     cost="samples gradient rows + 1 forward row",
     paper="Smilkov et al. 2017, arXiv:1706.03825",
+    good_for="fine detail with less noise than the gradient (Smilkov 2017)",
+    not_for="ranking pixels: retraining without them finds it no better than its base (ROAR, Hooker 2019)",
+    randomization="changes with the weights (Adebayo 2018)",
 )
 def smooth_grad(
     model: VisionModel,

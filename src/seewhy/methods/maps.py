@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import RefusalError, UsageError, near_names
 from seewhy.layers import Layer
 from seewhy.model import VisionModel
+from seewhy.perturb import PIXEL_BASELINES, baseline_images
 from seewhy.target import Target, scores
 
 Channels = Literal["sum", "max_abs", "l2"]
@@ -27,6 +28,7 @@ class Maps:
     outputs: Tensor | None  # (N, classes) clean score table; None where the output is not a table
     evidence: dict[str, Tensor] = field(default_factory=dict)  # name -> (N,)
     layer: Layer | None = None
+    notes: tuple[str, ...] = ()  # what these maps approximate or leave out, a sentence each without its full stop
 
 
 def join(parts: Sequence[Maps]) -> Maps:
@@ -41,6 +43,7 @@ def join(parts: Sequence[Maps]) -> Maps:
         outputs=None if first.outputs is None else torch.cat([p.outputs for p in parts if p.outputs is not None]),
         evidence={name: torch.cat([part.evidence[name] for part in parts]) for name in first.evidence},
         layer=first.layer,
+        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
 
@@ -58,6 +61,44 @@ def clean_run(model: VisionModel, images: Tensor, target: Target, rows: Tensor) 
     """One forward row per image: the settled target, the explained number and the score table."""
     answer = model.answer(images, target, rows)
     return answer.target, answer.values, table(answer.outputs)
+
+
+def background(model: VisionModel, images: Tensor, baseline: str | Tensor, seed: int = 0) -> Tensor:
+    """The picture that stands for "nothing there" under these images, on the model's device; see perturb.baseline_images.
+
+    RefusalError for a color that is stated in pixel space on a network whose pixel bounds are unknown.
+    """
+    if model.bounds is None and isinstance(baseline, str) and baseline in PIXEL_BASELINES:
+        raise RefusalError(
+            f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
+            "sw.wrap(module, mean=..., std=...), or pass baseline=a tensor in the network's own input space."
+        )
+    return baseline_images(images.to(model.device), baseline, neutral=model.mean, seed=seed)
+
+
+Mask = Callable[[Tensor, Tensor], Tensor]  # image and sample of each row, (R,) and (R,) -> (R, 1, *axes) in [0, 1]
+Keep = Callable[[Tensor, Tensor, Tensor, Tensor], None]  # image, sample, mask and value of each row
+
+
+def masked_runs(
+    model: VisionModel, x: Tensor, fill: Tensor, target: Target, samples: int, mask: Mask, keep: Keep
+) -> None:
+    """Run g images under `samples` masks each, M x + (1 - M) fill, one forward row a mask; memory is flat in samples.
+
+    x, fill: (g, C, *axes). Rows are sample-major: row r is sample r // g of image r % g. A batch's masks are made by
+    `mask(images, samples)` when it runs, and handed to `keep(images, samples, masks, values)` with what the settled
+    target says.
+    """
+    g = len(x)
+
+    def run(part: slice) -> None:
+        r = torch.arange(part.start, part.stop, device=x.device)
+        images, sample = r % g, r // g
+        masks = mask(images, sample)
+        shown = fill[images] + masks * (x[images] - fill[images])
+        keep(images, sample, masks, model.answer(shown, target, images).values)
+
+    model.in_batches(samples * g, x.shape[1:], run)
 
 
 def table(outputs: Any) -> Tensor | None:

@@ -8,10 +8,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy.errors import RefusalError, UsageError, near_names, real_number, whole_number
-from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, clean_run, norm, per_image, reduce_channels
+from seewhy.errors import UsageError, near_names, real_number, whole_number
+from seewhy.methods.maps import (
+    Channels,
+    Maps,
+    background,
+    by_groups,
+    check_channels,
+    clean_run,
+    norm,
+    per_image,
+    reduce_channels,
+)
 from seewhy.model import VisionModel
-from seewhy.perturb import baseline_images
 from seewhy.registry import method
 from seewhy.target import Target
 
@@ -29,6 +38,9 @@ FIRST_INTERVALS = 8  # per panel: 65 rows to begin with
     complete=True,
     cost="adaptive: 65 to max_rows gradient rows; fixed rules: steps gradient rows + 2 forward rows",
     paper="Sundararajan et al. 2017, arXiv:1703.01365, equations 1 and 3",
+    good_for="documentation: the parts sum to the score, and the gap is known (Sundararajan 2017)",
+    not_for="saying what a picture without a feature would score: the baseline decides what can be seen (Sturmfels 2020)",
+    randomization="signed: changes at once; absolute values keep looking like the image (Adebayo 2018; Sundararajan 2018)",
 )
 def integrated_gradients(
     model: VisionModel,
@@ -54,9 +66,9 @@ def integrated_gradients(
     gradient_rows, forward_rows. UsageError for an unknown rule or baseline; RefusalError for a named baseline on a
     network whose pixel bounds are unknown.
     """
-    _check(model, baseline, rule, steps, tolerance, max_rows)
+    _check(rule, steps, tolerance, max_rows)
     check_channels(channels)
-    start = baseline_images(images.to(model.device), baseline)
+    start = background(model, images, baseline)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         line = _Line(model, start[part], images[part].to(model.device) - start[part])
@@ -279,7 +291,7 @@ def _relative_l1(fine: Tensor, coarse: Tensor) -> Tensor:
     return torch.where(distance == 0, distance, distance / fine.abs().flatten(1).sum(1))
 
 
-def _check(model: VisionModel, baseline: str | Tensor, rule: str, steps: int, tolerance: float, max_rows: int) -> None:
+def _check(rule: str, steps: int, tolerance: float, max_rows: int) -> None:
     whole_number("steps", steps, at_least=1)
     whole_number("max_rows", max_rows, at_least=1)
     real_number("tolerance", tolerance, at_least=0, above=True)
@@ -288,8 +300,3 @@ def _check(model: VisionModel, baseline: str | Tensor, rule: str, steps: int, to
     least = PANELS * FIRST_INTERVALS + 1
     if rule == "adaptive" and max_rows < least:
         raise UsageError(f"the adaptive rule begins with {least} rows; max_rows={max_rows} is less. Use a fixed rule.")
-    if model.bounds is None and isinstance(baseline, str) and baseline in ("black", "white"):
-        raise RefusalError(
-            f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
-            "sw.wrap(module, mean=..., std=...), or pass baseline=a tensor in the network's own input space."
-        )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 FORECAST_ABOVE_SECONDS = 30
 ROWS_TO_FORECAST = 60  # fewer rows are not worth a timed one
+LONG = 200  # rows an image: said before they start, whatever the time
 GROUP = 8  # images explained before their rows are saved
 Skip = dict[str, str]
 
@@ -45,15 +46,15 @@ def explain(
     from seewhy.runfolder import open_folder
 
     given = options.parameters(param)
-    infos = check_methods(method, given, layer, seed)
+    infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
     network = options.load_model(model, weights, labels, device, batch_size, precision)
     check_question(network, target, layer)
     if dry_run:
-        forecast(network, infos, given, len(paths), dry_run=True, as_json=as_json)
+        forecast(network, infos, given, target, layer, len(paths), dry_run=True, as_json=as_json)
         return
     open_folder(out)
-    forecast(network, infos, given, len(paths), dry_run=False, as_json=as_json)
+    forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
     work = Work(network, infos, target, layer, seed, given, out)
     try:
         with progress_bar() as step:
@@ -71,10 +72,13 @@ def explain(
     raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
 
 
-def check_methods(names: Sequence[str], given: dict[str, Any], layer: str | None, seed: int) -> "list[MethodInfo]":
+def check_methods(
+    names: Sequence[str], given: dict[str, Any], target: str | None, layer: str | None, seed: int
+) -> "list[MethodInfo]":
     """The methods, before anything is loaded: each parameter must belong to one of them, and so must a layer."""
     import seewhy.methods  # noqa: F401  # fills the registry
     from seewhy.errors import UsageError, whole_number
+    from seewhy.explanation import check_call
     from seewhy.registry import check_parameters, find_method
 
     whole_number("seed", seed, at_least=0)
@@ -84,6 +88,9 @@ def check_methods(names: Sequence[str], given: dict[str, Any], layer: str | None
             raise UsageError(f"{name} is an option of its own: --{name}.")
         if not any(name in info.parameters for info in infos):
             check_parameters(infos[0], [name])
+    for info in infos:
+        own, own_layer = own_settings(info, given, layer)
+        check_call(info, target, own_layer, seed, own)
     if layer is not None and not any("layer" in info.parameters for info in infos):
         raise UsageError(f"method {infos[0].name!r} explains the input: it takes no layer.")
     return infos
@@ -118,16 +125,20 @@ def forecast(
     network: "VisionModel",
     infos: "list[MethodInfo]",
     given: dict[str, Any],
+    target: str | None,
+    layer: str | None,
     images: int,
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Rows and minutes at most, from the methods' declarations and one timed gradient row; said where it is long."""
+    from seewhy.explanation import rows_per_image
+
     forward = gradient = 0
     for info in infos:
-        own = {name: value for name, value in given.items() if name in info.parameters}
-        rows = info.rows({**info.parameters, **own})
+        own, own_layer = own_settings(info, given, layer)
+        rows = rows_per_image(network, info, network.input_shape(), target, own_layer, own)
         forward, gradient = forward + images * rows[0], gradient + images * rows[1]
     if not dry_run and forward + gradient < ROWS_TO_FORECAST:
         return
@@ -140,8 +151,14 @@ def forecast(
         )
     elif dry_run:
         result(f"{images} images: {text}")
-    elif estimate > FORECAST_ABOVE_SECONDS:
+    elif estimate > FORECAST_ABOVE_SECONDS or forward + gradient >= images * LONG:
         say(text)
+
+
+def own_settings(info: "MethodInfo", given: dict[str, Any], layer: str | None) -> tuple[dict[str, Any], str | None]:
+    """Which of the parameters that were given, and whether the layer, belong to this method."""
+    own = {name: value for name, value in given.items() if name in info.parameters}
+    return own, layer if "layer" in info.parameters else None
 
 
 class Work:
@@ -180,9 +197,8 @@ class Work:
         if read:
             x, shown = torch.cat([x for x, _ in read]), [source for _, source in read]
             for info in self.infos:
-                own = {name: value for name, value in self.given.items() if name in info.parameters}
-                layer = self.layer if "layer" in info.parameters else None
-                found = explain_inputs(self.network, x, shown, info.name, self.target, layer, self.seed, own)
+                own, layer = own_settings(info, self.given, self.layer)
+                found = explain_inputs(self.network, x, shown, info, self.target, layer, self.seed, own)
                 self.records += found.append_to(self.out)
         return skipped
 
