@@ -26,7 +26,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
-    "methods": [["maps"], ["cam", "path", "perturbation", "attention", "control", "adapter"], ["gradient"]],
+    "methods": [["maps"], ["quadrature"], ["cam", "gradient", "path", "walks", "perturbation", "attention", "control", "adapter"], ["rectified"]],
     "explanation": [["inputs", "progress"], ["result"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }

@@ -37,11 +37,19 @@ def whole_number(name: str, value: object, *, at_least: int) -> None:
         raise UsageError(f"{name} is a whole number of at least {at_least}; got {value!r}.")
 
 
-def real_number(name: str, value: object, *, at_least: float, above: bool = False) -> None:
-    """UsageError unless value is a finite number >= at_least, or > at_least where `above`."""
+def real_number(name: str, value: object, *, at_least: float, above: bool = False, at_most: float = math.inf) -> None:
+    """UsageError unless value is a finite number >= at_least (> where `above`) and <= at_most."""
     number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    if not math.isfinite(number) or number < at_least or (above and number == at_least):
-        raise UsageError(f"{name} is a number {'above' if above else 'of at least'} {at_least:g}; got {value!r}.")
+    if not math.isfinite(number) or number < at_least or (above and number == at_least) or number > at_most:
+        most = "" if at_most == math.inf else f" and at most {at_most:g}"
+        raise UsageError(f"{name} is a number {'above' if above else 'of at least'} {at_least:g}{most}; got {value!r}.")
+
+
+def known_name(name: str, value: object, known: Iterable[str]) -> None:
+    """UsageError, with near names, unless value is one of the known ones."""
+    names = list(known)
+    if not isinstance(value, str) or value not in names:
+        raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), names)}")
 
 
 def near_names(given: str, known: Iterable[str]) -> str:

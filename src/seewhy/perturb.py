@@ -9,7 +9,14 @@ from torch.nn import functional
 
 from seewhy.errors import UsageError, near_names
 
-BASELINES = ("black", "white", "mean", "normalization_mean", "blur", "noise")
+BASELINES = {  # and why one would take it
+    "black": "the absence of light, the choice of the Integrated Gradients paper for photographs; black things show nothing",
+    "white": "the absence of ink, for drawings and scans on paper; white things show nothing",
+    "mean": "the image's own mean color: no brightness is favored, the color itself shows nothing",
+    "normalization_mean": "the color that the network's normalization maps to zero, its own input of nothing",
+    "blur": "the image without detail: colors stay, shapes show",
+    "noise": "uniform noise: no color is favored; another seed gives another map",
+}
 PIXEL_BASELINES = ("black", "white", "noise")  # stated in pixel space: they need the network's bounds
 BLUR_SIGMA = 0.1  # of the shorter side: at 224 pixels 22, where no object keeps its shape
 
@@ -44,6 +51,50 @@ def baseline_images(
     if baseline == "blur":
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
     raise UsageError(f"unknown baseline {baseline!r}: {near_names(baseline, BASELINES)}")
+
+
+def baseline_reason(baseline: str | Tensor) -> str:
+    """Why one would take this baseline, for the record."""
+    if isinstance(baseline, Tensor):
+        return "a picture given by the user, without a reason"
+    return BASELINES.get(baseline, "")
+
+
+class Diffusion:
+    """Gaussian blur of some images (N, C, *axes) with any sigma, as heat flow with mirrored borders.
+
+    In the cosine basis (DCT-II) of each axis, blurring with sigma multiplies coefficient k by exp(-(sigma w_k)^2 / 2),
+    w_k = pi k / length: exact for every sigma, the identity at 0, the mean color at infinity.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self._bases = [_cosines(length, images) for length in images.shape[2:]]
+        self._coefficients = self._along(images, [basis.T for basis in self._bases])
+        self._frequencies = torch.zeros(images.shape[2:], dtype=images.dtype, device=images.device)
+        for axis, length in enumerate(images.shape[2:]):
+            w = torch.pi / length * torch.arange(length, dtype=images.dtype, device=images.device)
+            self._frequencies = self._frequencies + w.square().view(-1, *[1] * (images.ndim - 3 - axis))
+
+    def at(self, images: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Image images[r] blurred with sigma[r] pixels, and its derivative by sigma: (R, C, *axes) each."""
+        s = sigma.view(-1, *[1] * (self._coefficients.ndim - 1))
+        faded = self._coefficients[images] * torch.exp(-0.5 * s.square() * self._frequencies)
+        blurred = self._along(torch.cat([faded, -s * self._frequencies * faded]), self._bases)
+        return blurred[: len(images)], blurred[len(images) :]
+
+    @staticmethod
+    def _along(values: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+        for axis, matrix in enumerate(matrices, 2):
+            values = (values.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+        return values
+
+
+def _cosines(length: int, like: Tensor) -> Tensor:
+    """(length, length), column k the k-th cosine, orthonormal."""
+    place = torch.arange(length, dtype=torch.float64) + 0.5
+    basis = torch.cos(torch.pi / length * place[:, None] * torch.arange(length, dtype=torch.float64))
+    orthonormal: Tensor = basis / torch.linalg.vector_norm(basis, dim=0)
+    return orthonormal.to(like)
 
 
 def image_generator(image: Tensor, seed: int) -> torch.Generator:

@@ -4,7 +4,7 @@ import torch
 from functions import explained, figure_7_f, figure_7_g, model_of, pixels, saturation
 from torch import nn
 from torch.nn import functional
-from twins import autograd_gradient, gradient_by_differences, smooth_grad
+from twins import autograd_gradient, gradient_by_differences, moments_over_noise, smooth_grad
 
 import seewhy as sw
 from nets import tiny_cnn, tiny_vit
@@ -167,3 +167,87 @@ def test_smooth_grad_keeps_the_class_of_the_clean_image():
 def test_smooth_grad_refuses_settings_that_cannot_be_meant(bad):
     with pytest.raises(sw.UsageError, match="at least"):
         sw.explain(tiny_cnn(), images(1), "smooth_grad", **bad)
+
+
+def same(ours, theirs, tolerance=1e-5):
+    return bool((ours - theirs).abs().max() <= tolerance * theirs.abs().max())
+
+
+def square(x):
+    return (x**2).sum(1)
+
+
+def test_smooth_grad_squared_and_var_grad_equal_their_twins_one_copy_at_a_time():
+    net, x = tiny_cnn(), images(2)
+    for i in range(2):
+        squares, variance = moments_over_noise(lambda z: net(z[None])[0, 1], x[i], samples=7, noise=0.2, seed=3)
+        for method, twin in (("smooth_grad_squared", squares), ("var_grad", variance)):
+            e = sw.explain(net, x, method, 1, seed=3, samples=7, noise=0.2)
+            assert same(e.raw[i].double(), twin.sum(0), 1e-4)
+
+
+def test_the_variants_of_smooth_grad_of_a_square_are_told_apart():
+    # f = x^2 around 0.75 with sigma 0.5: E g = 2x, E g^2 = 4x^2 + 4s^2, Var g = 4s^2 (formulas 1.2)
+    x, wide = torch.tensor([0.75, 0.0, 1.0]).view(1, 1, 1, -1), {"noise": 0.5, "samples": 20_000}
+    wanted = {"smooth_grad": 1.5, "smooth_grad_squared": 4 * 0.75**2 + 1, "var_grad": 1.0}
+    for method, value in wanted.items():
+        e = sw.explain(model_of(square), x, method, **wide)
+        assert float(e.raw[0, 0, 0]) == pytest.approx(value, rel=0.03)
+
+
+def test_var_grad_of_a_linear_function_is_exactly_zero_and_its_square_the_squared_weights():
+    weights = torch.tensor([0.5, -2.0, 1e4, 3.0])
+    x = pixels(0.1, 0.9, 0.4, 0.2)
+    assert not explained(lambda z: z @ weights, x, "var_grad", samples=5).raw.any()
+    e = explained(lambda z: z @ weights, x, "smooth_grad_squared", samples=5)
+    assert torch.allclose(e.raw.flatten(), weights**2)
+
+
+def test_a_small_variance_is_not_drowned_by_a_large_mean():
+    e = explained(lambda z: 1e4 * z[:, 0] + 1e-2 * z[:, 0] ** 2, pixels(0.5, 0.0), "var_grad", samples=400, noise=1.0)
+    assert float(e.raw[0, 0, 0]) == pytest.approx(4e-4 * 0.25, rel=0.2)
+
+
+def test_the_sampling_error_of_var_grad_shrinks_with_samples():
+    model, x = sw.wrap(tiny_cnn()), images(1)
+    few, many = (float(sw.explain(model, x, "var_grad", 1, samples=n).evidence["sampling_error"]) for n in (10, 160))
+    assert 2 < few / many < 8
+
+
+def test_gradient_x_input_of_a_linear_function_is_its_shares():
+    weights = torch.tensor([0.5, -2.0, 0.0, 3.0])
+    x = pixels(0.1, 0.9, 0.4, 0.2)
+    e = explained(lambda z: z @ weights, x, "gradient_x_input", baseline=pixels(0.0, 0.5, 0.0, 0.1))
+    assert torch.allclose(e.raw.flatten(), weights * torch.tensor([0.1, 0.4, 0.4, 0.1]))
+
+
+@pytest.mark.parametrize("build", [tiny_cnn, tiny_vit])
+def test_gradient_x_input_agrees_with_captum_in_the_networks_own_space(build):
+    net, x = build(), images(3)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
+    own = captum.attr.InputXGradient(net)
+    bare = sw.explain(net, x, "gradient_x_input", 2)
+    assert same(bare.raw, own.attribute(x.clone().requires_grad_(), target=2).sum(1))
+    model = sw.wrap(net, mean=mean.flatten().tolist(), std=std.flatten().tolist())
+    z = ((x - mean) / std).requires_grad_()
+    assert same(sw.explain(model, x, "gradient_x_input", 2).raw, own.attribute(z, target=2).sum(1))
+
+
+def test_gradient_x_input_is_one_step_of_integrated_gradients():
+    model, x = sw.wrap(tiny_cnn()), images(2)
+    one = sw.explain(model, x, "integrated_gradients", 1, rule="right", steps=1, baseline="black")
+    assert same(sw.explain(model, x, "gradient_x_input", 1, baseline="black").raw, one.raw)
+
+
+def test_black_is_no_color_of_a_network_whose_bounds_are_unknown():
+    with pytest.raises(sw.RefusalError, match="bounds"):
+        sw.explain(tiny_cnn(), images(1), "gradient_x_input", baseline="black")
+
+
+@pytest.mark.parametrize("method", ["smooth_grad_squared", "var_grad"])
+@pytest.mark.parametrize("given", [{"samples": 1}, {"samples": 2.5}, {"noise": -0.1}, {"channels": "mean"}])
+def test_a_variant_checks_its_parameters_before_any_row(method, given):
+    model = sw.wrap(tiny_cnn())
+    with pytest.raises(sw.UsageError):
+        sw.explain(model, images(1), method, 1, **given)
+    assert (model.forward_rows, model.gradient_rows) == (0, 0)

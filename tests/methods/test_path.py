@@ -7,7 +7,7 @@ from twins import integrated_gradients
 
 import seewhy as sw
 from nets import tiny_cnn, tiny_vit
-from seewhy.methods.path import FIRST_INTERVALS, PANELS, RULES, nodes_and_weights
+from seewhy.methods.quadrature import FIRST_INTERVALS, PANELS, RULES, nodes_and_weights
 
 FIXED = [rule for rule in RULES if rule != "adaptive"]
 ZERO = pixels(0.0)

@@ -63,3 +63,36 @@ def sobel(gray):
             window = gray[rows][:, columns]
             strength[i, j] = ((window * mask).sum() ** 2 + (window * mask.T).sum() ** 2) ** 0.5
     return strength
+
+
+class _GatedRelu(torch.autograd.Function):
+    """Springenberg 2014 and Zeiler 2014: a ReLU (clipped at `top`) whose backward follows another rule."""
+
+    @staticmethod
+    def forward(ctx, x, rule, top):
+        ctx.save_for_backward(x)
+        ctx.rule, ctx.top = rule, top
+        return x.clamp(0, top)
+
+    @staticmethod
+    def backward(ctx, arriving):
+        (x,) = ctx.saved_tensors
+        forward_gate = (x > 0) & (x < (float("inf") if ctx.top is None else ctx.top))
+        backward_gate = arriving > 0
+        gate = backward_gate & forward_gate if ctx.rule == "guided" else backward_gate
+        return arriving * gate, None, None
+
+
+def gated_relu(x, rule, top=None):
+    return _GatedRelu.apply(x, rule, top)
+
+
+def moments_over_noise(score, image, samples, noise, seed):
+    """Hooker 2019: mean square and variance of gradients at noisy copies, one copy at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    sigma = noise * (image.max() - image.min())
+    slopes = [
+        autograd_gradient(score, image + sigma * torch.randn(image.shape, generator=generator)) for _ in range(samples)
+    ]
+    stacked = torch.stack(slopes).double()
+    return (stacked**2).mean(0), stacked.var(0, unbiased=False)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from seewhy.errors import RefusalError
 
@@ -47,13 +48,18 @@ class Gates:
     not_covered: tuple[str, ...]
 
 
-def gate_relus(last: Any, rule: Rule) -> Gates:
+def gate_relus(module: nn.Module, last: Any, rule: Rule) -> Gates:
     """Set a rule on every ReLU in the graph that ends in node `last`; it is gone when the graph is.
 
     With R the signal that arrives and f the input of the ReLU: backprop 1[f > 0] R, `deconvnet` 1[R > 0] R, `guided`
     1[f > 0] 1[R > 0] R; for a ReLU6, 1[0 < f < 6] in place of 1[f > 0]. Module or function, in place or not, called
-    once or often: each call is a node. RefusalError where there is no ReLU.
+    once or often: each call is a node. RefusalError where there is no ReLU, or where scripted code hides its nodes.
     """
+    if any(isinstance(m, torch.jit.ScriptModule) for m in module.modules()):
+        raise RefusalError(
+            "scripted or traced code hides its ReLUs: no rule can be set on them. Exact there: gradient, smooth_grad, "
+            "integrated_gradients."
+        )
     relus, others = 0, Counter[str]()
     for node in _nodes(last):
         name = node.name()

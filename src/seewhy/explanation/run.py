@@ -86,7 +86,7 @@ def explain_inputs(
         targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=info.name,
-            parameters=_parameters(info, keywords),
+            parameters=_parameters(info, {**keywords, **maps.parameters}),
             raw=raw.to(device),
             images=x.to(device),
             image_index=index,

@@ -3,7 +3,7 @@
 import sys
 from types import ModuleType
 
-from seewhy.methods import cam, control, gradient, path
+from seewhy.methods import cam, control, gradient, path, rectified, walks
 from seewhy.methods.maps import Maps
 from seewhy.registry import MethodTable, list_methods
 
@@ -18,4 +18,4 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["Maps", "cam", "control", "gradient", "path"]
+__all__ = ["Maps", "cam", "control", "gradient", "path", "rectified", "walks"]

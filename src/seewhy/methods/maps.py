@@ -28,6 +28,7 @@ class Maps:
     outputs: Tensor | None  # (N, classes) clean score table; None where the output is not a table
     evidence: dict[str, Tensor] = field(default_factory=dict)  # name -> (N,)
     layer: Layer | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)  # what was used, where it differs from what was asked
     notes: tuple[str, ...] = ()  # what these maps approximate or leave out, a sentence each without its full stop
 
 
@@ -43,6 +44,7 @@ def join(parts: Sequence[Maps]) -> Maps:
         outputs=None if first.outputs is None else torch.cat([p.outputs for p in parts if p.outputs is not None]),
         evidence={name: torch.cat([part.evidence[name] for part in parts]) for name in first.evidence},
         layer=first.layer,
+        parameters=first.parameters,
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
     )
 
