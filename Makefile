@@ -24,8 +24,9 @@ types: $(VENV)/installed-dev ## Check types (mypy, strict)
 docs: $(VENV)/installed-dev ## Write the generated parts of docs/ again
 	@$(BIN)/python tests/test_docs.py
 
-bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks.md (minutes)
+bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks*.md (a quarter of an hour)
 	@$(BIN)/python benchmarks/grad_cam.py
+	@$(BIN)/python benchmarks/integrated_gradients.py
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -16,16 +16,22 @@ from nets import CLASSES, MEAN, NETS, STD, counting, dropping, failing, images, 
 from seewhy.explanation import rows_per_image
 from seewhy.registry import METHODS
 from seewhy.target import PREDICTED
-from small import COSTS, SMALL
+from small import COSTS, SMALL, knowing, net_of, takes
 
 sw.methods()  # fills the registry
 ALL = sorted(METHODS)
+SQUARES = {"smooth_grad_squared", "var_grad", "guided_grad_cam"}  # in squared score units
+NOT_HOMOGENEOUS = {"grad_cam_pp", "extremal_perturbation"}  # of no degree in the score, by their formulas
+ONLY_THEIR_NOISE_IS_RANDOM = {"integrated_gradients", "guided_integrated_gradients", "idgi"}
 SEEDED = [name for name in ALL if METHODS[name].seeded]
 TARGETED = [name for name in ALL if METHODS[name].uses_target]
 GRADIENT = [name for name in ALL if METHODS[name].needs_gradients]
 COMPLETE = [name for name in ALL if METHODS[name].complete]
+PAIRS = [(name, kind) for name in ALL for kind in sorted(NETS) if takes(name, kind)]
 each_method = pytest.mark.parametrize("method", ALL)
+each_cnn_method = pytest.mark.parametrize("method", [name for name in ALL if not METHODS[name].needs_attention])
 each_net = pytest.mark.parametrize("kind", sorted(NETS))
+each_pair = pytest.mark.parametrize(("method", "kind"), PAIRS)
 
 
 def wrapped(net, **given):
@@ -33,7 +39,7 @@ def wrapped(net, **given):
 
 
 def explain(model, x, method, target=None, **given):
-    return sw.explain(model, x, method, target, **{**SMALL.get(method, {}), **given})
+    return sw.explain(model, x, method, target, **{**SMALL.get(method, {}), **knowing(method, target), **given})
 
 
 def same_to(a, b, tolerance=1e-5):
@@ -143,8 +149,7 @@ def with_mixed_state(net):
 # -- the map itself ----------------------------------------------------------------------------------------------
 
 
-@each_method
-@each_net
+@each_pair
 def test_raw_is_a_finite_float32_map_of_the_declared_resolution_without_a_graph(method, kind):
     model, x = wrapped(NETS[kind]()), images(3)
     e = explain(model, x, method)
@@ -164,13 +169,13 @@ def test_raw_is_a_finite_float32_map_of_the_declared_resolution_without_a_graph(
     assert e.maps.shape == (3, 32, 32)
 
 
-@each_method
-@each_net
+@each_pair
 def test_scores_are_those_of_the_clean_image(method, kind):
     net, x = NETS[kind](), images(3)
     e = explain(wrapped(net), x, method, target=[0, 3, 1])
-    logits = net((x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1))
-    assert torch.allclose(e.scores, logits[torch.arange(3), [0, 3, 1]], rtol=1e-4, atol=1e-5)
+    table = net((x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1))
+    table = table.softmax(1) if METHODS[method].scale == "probability" else table
+    assert torch.allclose(e.scores, table[torch.arange(3), [0, 3, 1]], rtol=1e-4, atol=1e-5)
 
 
 @functools.cache
@@ -190,8 +195,7 @@ def test_the_adaptive_rule_decides_per_image_whatever_the_batch(kind):
             assert e.evidence["gradient_rows"][i] == single.evidence["gradient_rows"][0]
 
 
-@each_method
-@each_net
+@each_pair
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_a_batch_gives_the_maps_of_its_images_alone(method, kind, batch_size):
     together = explain(wrapped(NETS[kind](), batch_size=batch_size), images(8), method)
@@ -204,15 +208,14 @@ def test_a_batch_gives_the_maps_of_its_images_alone(method, kind, batch_size):
 
 @each_method
 def test_a_batch_of_a_bare_module_with_the_batch_size_timed_gives_the_maps_of_its_images_alone(method):
-    net, x = tiny_cnn(), images(9)
-    given = {"baseline": "mean"} if method == "integrated_gradients" else {}
+    net, x = net_of(method), images(9)
+    given = {"baseline": "mean"} if METHODS[method].parameters.get("baseline") == "black" else {}
     together = explain(net, x, method, **given)
     for i in (0, 4, 8):
         assert same_to(together.raw[i], explain(net, x[i : i + 1], method, **given).raw[0])
 
 
-@each_method
-@each_net
+@each_pair
 def test_the_same_call_twice_is_bit_equal_whatever_else_was_random_in_between(method, kind):
     model, x = wrapped(NETS[kind]()), images(2)
     first = explain(model, x, method, seed=3)
@@ -224,16 +227,15 @@ def test_the_same_call_twice_is_bit_equal_whatever_else_was_random_in_between(me
         assert torch.equal(values, second.evidence[name])
 
 
-@each_method
-@each_net
+@each_pair
 def test_another_seed_gives_another_map_only_where_the_method_says_so(method, kind):
     model, x = wrapped(NETS[kind]()), images(2)
-    first, second = (explain(model, x, method, seed=seed).raw for seed in (0, 1))
+    given = {"baseline": "noise"} if method in ONLY_THEIR_NOISE_IS_RANDOM else {}
+    first, second = (explain(model, x, method, seed=seed, **given).raw for seed in (0, 1))
     assert torch.equal(first, second) != METHODS[method].seeded
 
 
-@each_method
-@each_net
+@each_pair
 def test_the_target_matters_only_where_the_method_says_so(method, kind):
     model, x = wrapped(NETS[kind]()), images(2)
     first, second = (explain(model, x, method, target=k) for k in (0, 4))
@@ -245,7 +247,7 @@ def test_the_target_matters_only_where_the_method_says_so(method, kind):
 
 @each_method
 def test_a_list_of_targets_equals_the_single_calls(method):
-    model, x = wrapped(tiny_cnn()), images(3)
+    model, x = wrapped(net_of(method)), images(3)
     e = explain(model, x, method, target=[4, 0, 2])
     for i, k in enumerate((4, 0, 2)):
         assert same_to(e.raw[i], explain(model, x[i : i + 1], method, target=k).raw[0])
@@ -253,26 +255,26 @@ def test_a_list_of_targets_equals_the_single_calls(method):
 
 @each_method
 def test_no_other_image_of_the_batch_is_used(method):
-    model, x = wrapped(tiny_cnn()), images(3)
+    model, x = wrapped(net_of(method)), images(3)
     other = torch.cat([x[:1], images(2, seed=5) * 0.1])
     assert same_to(explain(model, x, method, target=1).raw[0], explain(model, other, method, target=1).raw[0])
 
 
-@pytest.mark.parametrize("method", GRADIENT)
-@each_net
+@pytest.mark.parametrize(("method", "kind"), [pair for pair in PAIRS if pair[0] in set(GRADIENT) - NOT_HOMOGENEOUS])
 def test_a_score_a_billion_times_smaller_gives_exactly_the_same_relative_map(method, kind):
     small = NETS[kind]()
+    degree = 2 if method in SQUARES else 1
     for parameter in list(small.parameters())[-2:]:  # of the last linear layer
         parameter.data *= 2.0**-30
     x = images(2)
     large, tiny = (explain(wrapped(net), x, method, target=1) for net in (NETS[kind](), small))
-    assert torch.equal(large.raw * 2.0**-30, tiny.raw)
+    assert torch.equal(large.raw * 2.0 ** (-30 * degree), tiny.raw)
     assert tiny.status == large.status
 
 
-@pytest.mark.parametrize("method", GRADIENT)
+@pytest.mark.parametrize("method", sorted(set(GRADIENT) - SQUARES - NOT_HOMOGENEOUS))
 def test_a_gradient_too_small_to_be_squared_in_float32_is_still_a_gradient(method):
-    net = tiny_cnn()
+    net = net_of(method)
     for parameter in list(net.parameters())[-2:]:
         parameter.data *= 2.0**-80
     e = explain(wrapped(net), images(1), method, target=1)
@@ -283,8 +285,7 @@ def test_a_gradient_too_small_to_be_squared_in_float32_is_still_a_gradient(metho
 # -- nothing is left behind ----------------------------------------------------------------------------------------
 
 
-@each_method
-@each_net
+@each_pair
 def test_nothing_is_left_behind_after_success(method, kind):
     net = with_mixed_state(NETS[kind]())
     model = wrapped(net)
@@ -293,7 +294,7 @@ def test_nothing_is_left_behind_after_success(method, kind):
     assert_nothing_left_behind(before, world(net))
 
 
-@each_method
+@each_cnn_method
 @pytest.mark.parametrize("after", [0, 1, 2, 3])
 def test_nothing_is_left_behind_when_the_forward_fails(method, after):
     net = with_mixed_state(failing(after=10**9))
@@ -310,7 +311,7 @@ def test_nothing_is_left_behind_when_the_forward_fails(method, after):
 @each_method
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_nothing_is_left_behind_when_the_target_fails(method, after):
-    net = with_mixed_state(tiny_cnn())
+    net = with_mixed_state(net_of(method))
     asked = []
 
     def broken(outputs):
@@ -328,14 +329,14 @@ def test_nothing_is_left_behind_when_the_target_fails(method, after):
 @each_method
 @pytest.mark.parametrize("refused", [{"target": CLASSES}, {"target": [0]}, {"no_such": 1}, {"seed": -1}])
 def test_nothing_is_left_behind_after_a_usage_error(method, refused):
-    net = with_mixed_state(tiny_cnn())
+    net = with_mixed_state(net_of(method))
     model, before = wrapped(net), world(net)
     with pytest.raises(sw.UsageError):
         explain(model, images(2), method, **refused)
     assert_nothing_left_behind(before, world(net))
 
 
-@each_method
+@each_cnn_method
 @pytest.mark.parametrize("how", ["in place", "replaced", "late"])
 def test_a_buffer_that_the_forward_writes_is_as_before(method, how):
     net = counting(how)
@@ -347,7 +348,7 @@ def test_a_buffer_that_the_forward_writes_is_as_before(method, how):
 @each_method
 def test_no_gradient_lands_on_the_users_image(method):
     x = images(2).requires_grad_()
-    explain(wrapped(tiny_cnn()), x, method)
+    explain(wrapped(net_of(method)), x, method)
     assert x.grad is None
     assert x.requires_grad
     assert torch.equal(x, images(2))
@@ -357,13 +358,13 @@ def test_no_gradient_lands_on_the_users_image(method):
 def test_deterministic_flags_stay_on(method):
     torch._C._set_deterministic_algorithms(True)  # the public function loads the compiler, 2 s
     try:
-        explain(wrapped(tiny_cnn()), images(2), method)
+        explain(wrapped(net_of(method)), images(2), method)
         assert torch.are_deterministic_algorithms_enabled()
     finally:
         torch._C._set_deterministic_algorithms(False)
 
 
-@each_method
+@each_cnn_method
 def test_the_next_training_step_is_the_same_with_a_map_between_backward_and_step(method):
     def trained(between):
         net = dropping().train()
@@ -385,7 +386,7 @@ def test_the_next_training_step_is_the_same_with_a_map_between_backward_and_step
 
 @each_method
 def test_two_models_around_one_network_do_not_see_each_other(method):
-    net, x = tiny_cnn(), images(2)
+    net, x = net_of(method), images(2)
     first, second = wrapped(net), wrapped(net, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
     a, b = explain(first, x, method).raw, explain(second, x, method).raw
     assert torch.equal(explain(first, x, method).raw, a)
@@ -395,8 +396,7 @@ def test_two_models_around_one_network_do_not_see_each_other(method):
 # -- wherever it is called -----------------------------------------------------------------------------------------
 
 
-@each_method
-@each_net
+@each_pair
 def test_works_without_gradients_switched_on(method, kind):
     model, x = wrapped(NETS[kind]()), images(2)
     wanted = explain(model, x, method).raw
@@ -406,8 +406,7 @@ def test_works_without_gradients_switched_on(method, kind):
     assert torch.is_grad_enabled()
 
 
-@each_method
-@each_net
+@each_pair
 def test_works_inside_inference_mode_also_on_an_inference_tensor(method, kind):
     model, x = wrapped(NETS[kind]()), images(2)
     wanted = explain(model, x, method).raw
@@ -420,8 +419,7 @@ def test_works_inside_inference_mode_also_on_an_inference_tensor(method, kind):
     assert not made_here.raw.is_inference()
 
 
-@each_method
-@each_net
+@each_pair
 def test_works_on_a_network_made_inside_inference_mode(method, kind):
     x = images(2)
     wanted = explain(wrapped(NETS[kind]()), x, method).raw
@@ -446,7 +444,7 @@ def test_works_on_a_network_made_inside_inference_mode(method, kind):
     ids=["one class", "one per image", "margin", "tensor"],
 )
 def test_a_target_made_inside_inference_mode_is_the_same_target(method, question):
-    model, x = wrapped(tiny_cnn()), images(2)
+    model, x = wrapped(net_of(method)), images(2)
     wanted = explain(model, x, method, target=question()).raw
     with torch.inference_mode():
         assert torch.equal(explain(model, x, method, target=question()).raw, wanted)
@@ -454,22 +452,21 @@ def test_a_target_made_inside_inference_mode_is_the_same_target(method, question
 
 @each_method
 def test_a_plain_forward_of_the_model_inside_inference_mode_leaves_nothing_that_breaks_the_next_map(method):
-    model, x = wrapped(tiny_cnn()), images(2)
+    model, x = wrapped(net_of(method)), images(2)
     with torch.inference_mode():
         model.forward(x)
         model.predict(x)
-    assert torch.equal(explain(model, x, method).raw, explain(wrapped(tiny_cnn()), x, method).raw)
+    assert torch.equal(explain(model, x, method).raw, explain(wrapped(net_of(method)), x, method).raw)
 
 
-@each_method
-@each_net
+@each_pair
 def test_frozen_weights_give_the_same_map_and_stay_frozen(method, kind):
     frozen, x = NETS[kind]().requires_grad_(False), images(2)
     assert torch.equal(explain(wrapped(frozen), x, method).raw, explain(wrapped(NETS[kind]()), x, method).raw)
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
 
 
-@each_method
+@each_cnn_method
 def test_train_mode_gives_the_map_of_evaluation_mode_and_leaves_the_statistics_alone(method):
     net, x = dropping(), images(2)
     wanted = explain(wrapped(net), x, method).raw
@@ -482,7 +479,7 @@ def test_train_mode_gives_the_map_of_evaluation_mode_and_leaves_the_statistics_a
 
 @each_method
 def test_an_autocast_around_the_call_does_not_change_a_float32_map(method):
-    model, x = wrapped(tiny_cnn()), images(2)
+    model, x = wrapped(net_of(method)), images(2)
     wanted = explain(model, x, method).raw
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(explain(model, x, method).raw, wanted)
@@ -490,7 +487,7 @@ def test_an_autocast_around_the_call_does_not_change_a_float32_map(method):
 
 @each_method
 def test_a_default_dtype_of_float64_does_not_change_a_float32_map(method):
-    net, x = tiny_cnn(), images(2)
+    net, x = net_of(method), images(2)
     wanted = explain(wrapped(net), x, method).raw
     torch.set_default_dtype(torch.float64)
     try:
@@ -504,7 +501,7 @@ def test_a_default_dtype_of_float64_does_not_change_a_float32_map(method):
 @each_method
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_images_of_another_float_type_are_taken_as_pixels(method, dtype):
-    model, x = wrapped(tiny_cnn()), images(2).to(dtype)
+    model, x = wrapped(net_of(method)), images(2).to(dtype)
     e = explain(model, x, method)
     assert e.raw.dtype == torch.float32
     assert torch.equal(e.raw, explain(model, x.float(), method).raw)
@@ -512,16 +509,16 @@ def test_images_of_another_float_type_are_taken_as_pixels(method, dtype):
 
 @each_method
 def test_a_tensor_that_is_not_contiguous_is_the_same_image(method):
-    model, x = wrapped(tiny_cnn()), images(2)
+    model, x = wrapped(net_of(method)), images(2)
     turned = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert same_to(explain(model, turned, method).raw, explain(model, x, method).raw)
 
 
-@each_method
-@each_net
+@each_pair
 def test_a_bare_module_and_a_tensor_are_enough(method, kind):
     net, x = NETS[kind](), images(2)
-    given = {"baseline": torch.zeros(3, 32, 32)} if method == "integrated_gradients" else {}
+    black = METHODS[method].parameters.get("baseline") == "black"  # unknown to a bare module
+    given = {"baseline": torch.zeros(3, 32, 32)} if black else {}
     e = explain(net, x, method, **given)
     assert all(e.ok)
     assert e.validity["precision"] == "float32"
@@ -544,24 +541,48 @@ def test_a_declaration_is_complete(method):
     assert json.loads(json.dumps(info.to_dict()))["name"] == method
 
 
-@pytest.mark.parametrize("method", COMPLETE)
-@each_net
+@pytest.mark.parametrize(("method", "kind"), [pair for pair in PAIRS if pair[0] in COMPLETE])
 def test_a_complete_method_reports_a_gap_that_is_the_one_of_its_map(method, kind):
     model, x = wrapped(NETS[kind]()), images(3)
     e = explain(model, x, method, target=2)
-    change = model.predict(x)[:, 2] - model.predict(torch.zeros_like(x))[:, 2]
+    change = e.evidence["score_difference"]
+    if METHODS[method].parameters.get("baseline") == "black":
+        measured = model.predict(x)[:, 2] - model.predict(torch.zeros_like(x))[:, 2]
+        assert torch.allclose(change, measured, atol=1e-4 * float(measured.abs().max()))
     gap = (e.raw.flatten(1).sum(1) - change).abs()
     assert torch.allclose(e.evidence["completeness_gap"], gap, atol=1e-4 * float(change.abs().max()))
     assert torch.allclose(e.evidence["completeness_gap_relative"], gap / change.abs(), atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("method", "kind"), [(name, kind) for name in ALL for kind in sorted(NETS) if not takes(name, kind)]
+)
+def test_a_network_that_a_method_cannot_read_is_refused_with_another_way(method, kind):
+    with pytest.raises(sw.RefusalError, match=r"ReLU|attention") as refusal:
+        explain(wrapped(NETS[kind]()), images(1), method)
+    assert "grad" in str(refusal.value)
+
+
+@pytest.mark.parametrize("method", [name for name in ALL if METHODS[name].class_agnostic])
+def test_a_class_asked_of_a_class_agnostic_method_is_an_error_unless_the_user_says_that_he_knows(method):
+    model, x = wrapped(net_of(method)), images(2)
+    for target in (1, "2", [0, 1], [[0], [1]], sw.target.logit(1)):
+        with pytest.raises(sw.UsageError, match=r"same map for every class.*ignore_target"):
+            sw.explain(model, x, method, target, **SMALL.get(method, {}))
+    e = sw.explain(model, x, method, 1, **SMALL.get(method, {}), ignore_target=True)
+    assert e.validity["target_used"] is False
+    assert "class-agnostic" in e.validity["target_used_reason"]
+    assert (model.gradient_rows, e.evidence["gradient_rows"].tolist()) == (0, [0, 0])
+
+
 @each_method
 def test_only_a_complete_method_reports_a_gap(method):
-    assert ("completeness_gap" in explain(wrapped(tiny_cnn()), images(1), method).evidence) == METHODS[method].complete
+    assert ("completeness_gap" in explain(wrapped(net_of(method)), images(1), method).evidence) == METHODS[
+        method
+    ].complete
 
 
-@each_method
-@each_net
+@each_pair
 def test_gradient_rows_are_spent_only_where_declared(method, kind):
     rows = explain(wrapped(NETS[kind]()), images(2), method).evidence["gradient_rows"]
     assert (rows > 0).all() == METHODS[method].needs_gradients
@@ -571,8 +592,7 @@ def test_gradient_rows_are_spent_only_where_declared(method, kind):
 @pytest.mark.parametrize(("method", "given", "gradient_rows", "forward_rows"), COSTS)
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
 def test_the_cost_is_what_the_method_declares(method, given, gradient_rows, forward_rows, batch_size):
-    net = tiny_cnn if METHODS[method].needs_relu else tiny_vit
-    model, x = wrapped(net(), batch_size=batch_size), images(4)
+    model, x = wrapped(net_of(method, tiny_vit), batch_size=batch_size), images(4)
     e = sw.explain(model, x, method, **given)
     assert e.evidence["gradient_rows"].tolist() == [gradient_rows] * 4
     assert e.evidence["forward_rows"].tolist() == [forward_rows] * 4
@@ -581,8 +601,9 @@ def test_the_cost_is_what_the_method_declares(method, given, gradient_rows, forw
 
 @pytest.mark.parametrize(("method", "given", "gradient_rows", "forward_rows"), COSTS)
 def test_the_forecast_of_rows_is_an_upper_bound(method, given, gradient_rows, forward_rows):
-    net = tiny_cnn if METHODS[method].needs_relu else tiny_vit
-    forward, gradient = rows_per_image(wrapped(net()), METHODS[method], (3, 32, 32), None, None, given)
+    forward, gradient = rows_per_image(
+        wrapped(net_of(method, tiny_vit)), METHODS[method], (3, 32, 32), None, None, given
+    )
     assert forward_rows <= forward
     assert gradient_rows <= gradient
 
@@ -608,7 +629,7 @@ def test_the_adaptive_rule_spends_65_to_max_rows_and_says_whether_it_converged(m
 
 @each_method
 def test_the_rows_that_are_counted_are_the_rows_that_the_network_computed(method):
-    net, seen = tiny_cnn(), []
+    net, seen = net_of(method), []
     model, x = wrapped(net), images(3)
     explain(model, x, method, target=1)  # layers and output shape are found once, outside the count
     before = (model.forward_rows, model.gradient_rows)

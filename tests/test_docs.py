@@ -25,16 +25,24 @@ def methods_page():
         "",
         "Made by `make docs` from what each method declares about itself; tests hold the declarations against what it does.",
         "",
-        "| method | what it shows | resolution | uses the target | complete | cost per image | paper |",
-        "|---|---|---|---|---|---|---|",
+        "| method | map on | by class | complete | cost per image | for | not for | when randomized | paper |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for m in sw.methods():
-        flags = ["yes" if flag else "no" for flag in (m.uses_target, m.complete)]
-        lines.append("| " + " | ".join([f"`{m.name}`", m.summary, m.resolution, *flags, m.cost, m.paper]) + " |")
+        by_class = "yes" if m.uses_target else "no" if m.class_agnostic else "control"
+        cells = [m.resolution, by_class, "yes" if m.complete else "no", m.cost, m.good_for, m.not_for, m.randomization]
+        lines.append("| " + " | ".join([f"[`{m.name}`](#{anchor(m)})", *cells, m.paper]) + " |")
     for m in sw.methods():
         lines += ["", f"## {m.title} (`{m.name}`)", "", "```", *docstring(m).splitlines(), "```", ""]
+        if m.warning:
+            lines += [f"Every map carries a warning: it {m.warning}.", ""]
         lines += ["Parameters: " + (", ".join(f"`{k}={v!r}`" for k, v in m.parameters.items()) or "none") + "."]
     return "\n".join(lines) + "\n"
+
+
+def anchor(info):
+    heading = f"{info.title} ({info.name})".lower()
+    return re.sub(r"[^\w -]", "", heading).replace(" ", "-")
 
 
 def docstring(info):

@@ -24,10 +24,10 @@ from nets import (
     volume,
 )
 from seewhy.registry import METHODS
-from small import SMALL
+from small import REPRESENTATIVES, SMALL
 
 sw.methods()
-ALL = sorted(METHODS)
+ALL = [name for name in REPRESENTATIVES if name in METHODS]
 GRADIENT = [name for name in ALL if METHODS[name].needs_gradients]
 each_method = pytest.mark.parametrize("method", ALL)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from seewhy.explanation import read_explanation as read_explanation
     from seewhy.faces.report import report as report
     from seewhy.loading import load as load
+    from seewhy.methods.adapter import from_captum as from_captum
     from seewhy.model import VisionModel as VisionModel
     from seewhy.registry import list_methods
 
@@ -39,6 +40,7 @@ _HOMES = {
     "read_explanation": "explanation",
     "report": "faces.report",
     "load": "loading",
+    "from_captum": "methods.adapter",
     "VisionModel": "model",
     "wrap": "wrapping",
     "Target": "target",

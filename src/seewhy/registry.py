@@ -3,11 +3,12 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from seewhy.errors import UsageError, near_names
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+Declaration = ParamSpec("Declaration")
 Resolution = Literal["input", "layer"]
 Picture = Literal["positive", "magnitude", "signed"]
 Scale = Literal["logit", "probability", "log_probability", "output"]
@@ -77,10 +78,10 @@ class MethodTable(list[MethodInfo]):
 
 
 METHODS: dict[str, MethodInfo] = {}
-FAMILIES = ("gradient", "path", "cam", "perturbation", "attention", "control")
+FAMILIES = ("gradient", "path", "cam", "perturbation", "attention", "control", "adapter")
 
 
-def method(
+def declare(
     *,
     title: str,
     family: str,
@@ -99,15 +100,14 @@ def method(
     needs_relu: bool = False,
     needs_attention: bool = False,
     warning: str = "",
-) -> Callable[[Function], Function]:
-    """Decorator: enter a function `(model, images, target, *, params) -> Maps` into METHODS under its own name."""
+) -> Callable[[Callable[..., Any]], MethodInfo]:
+    """What a function `(model, images, target, *, params) -> Maps` declares about itself, read with its signature."""
 
-    def enter(function: Function) -> Function:
-        name = function.__name__
+    def described(function: Callable[..., Any]) -> MethodInfo:
         signature = inspect.signature(function)
         keyword_only = [p for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
-        METHODS[name] = MethodInfo(
-            name=name,
+        return MethodInfo(
+            name=function.__name__,
             title=title,
             family=family,
             summary=(inspect.getdoc(function) or "").partition("\n")[0],
@@ -130,9 +130,26 @@ def method(
             randomization=randomization,
             warning=warning,
         )
-        return function
 
-    return enter
+    return described
+
+
+def _entering(
+    declaring: Callable[Declaration, Callable[[Callable[..., Any]], MethodInfo]],
+) -> Callable[Declaration, Callable[[Function], Function]]:
+    def method(*args: Declaration.args, **kwargs: Declaration.kwargs) -> Callable[[Function], Function]:
+        """Decorator: enter a function into METHODS under its own name, with what it declares (see `declare`)."""
+
+        def enter(function: Function) -> Function:
+            METHODS[function.__name__] = declaring(*args, **kwargs)(function)
+            return function
+
+        return enter
+
+    return method
+
+
+method = _entering(declare)
 
 
 def forecast(info: MethodInfo, facts: Facts) -> tuple[int, int]:

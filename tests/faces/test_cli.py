@@ -84,7 +84,7 @@ def test_nothing_but_broken_images_is_unusable_input(seewhy, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--method", "grad_cm"), "did you mean 'grad_cam'?"),
+        (("--method", "grad_cm"), "did you mean 'grad_cam'"),
         (("--model", "lite1"), "did you mean 'lite0'?"),
         (("--model", "timm:resnet17"), "resnet18"),
         (("--model", "timm:test_resnet"), "weights"),

@@ -19,7 +19,7 @@ from seewhy import draw, runfolder
 from seewhy.data.geometry import resize
 from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Shown
-from seewhy.registry import find_method
+from seewhy.registry import METHODS
 
 EIGHT_BIT = 1e-6  # largest difference between a pixel and what its 8-bit picture gives back, for the picture to do
 PER_ROW_VALIDITY = ("gradient_norm", "probability")
@@ -88,8 +88,8 @@ class Explanation:
 
     @property
     def picture(self) -> draw.Picture:
-        """How this method's paper draws its maps."""
-        return find_method(self.method).picture
+        """How this method's paper draws its maps; both signs where the method is not one of ours."""
+        return METHODS[self.method].picture if self.method in METHODS else "signed"
 
     def heatmap(self, i: int = 0) -> Image.Image:
         """Row i's map in colors, with a color bar in its true numbers; a sentence where there is no map."""
@@ -163,8 +163,8 @@ class Explanation:
                 "shape": list(self.images.shape[1:]),
             },
             "method": self.method,
-            "title": find_method(self.method).title,
-            "summary": find_method(self.method).summary,
+            "title": METHODS[self.method].title if self.method in METHODS else self.method,
+            "summary": METHODS[self.method].summary if self.method in METHODS else "A method from outside seewhy.",
             "drawn_as": self.picture,
             "parameters": self.parameters,
             "target": self.targets[i],

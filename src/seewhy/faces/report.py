@@ -70,7 +70,7 @@ def _photos(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "controls": [],
             }
         card = _card(record, raw)
-        if record["validity"]["target_used"]:
+        if not words.is_control(record):
             asked = photos[key]["asked"].setdefault(
                 words.heading(record), {"exactly": words.question(record), "cards": []}
             )

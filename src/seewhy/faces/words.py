@@ -9,6 +9,8 @@ from seewhy.runfolder import Record
 
 def heading(record: Record) -> str:
     """The question of a row, as a person would ask it."""
+    if not record["validity"]["target_used"]:
+        return "What does the network react to, whatever the class?"
     target = record["target"]
     name, other = (target[k] or f"class {target[i]}" for k, i in (("label", "index"), ("other_label", "other")))
     if target["kind"] not in ("index", "margin"):
@@ -18,38 +20,61 @@ def heading(record: Record) -> str:
 
 def question(record: Record) -> str:
     """What exactly is explained, with its number."""
+    if not record["validity"]["target_used"]:
+        return "These methods do not use the class: the same map for every one."
     p = record["validity"]["probability"]
     sure = "" if p is None or record["target"]["kind"] != "index" else f" (probability {percent(p)})"
     return f"Explained is the {record['target']['text'].removeprefix('the ')} = {number(record['score'])}{sure}."
 
 
+def is_control(record: Record) -> bool:
+    """Whether a map knows nothing of the network."""
+    return str(record["validity"].get("target_used_reason", "")).startswith("a control")
+
+
 def evidence(record: Record) -> list[str]:
     """How far this row's map can be trusted, a sentence each."""
-    if not record["validity"]["target_used"]:
+    if is_control(record):
         return ["A map of the network that looks like this one tells no more than this one does."]
     if record["status"] != Status.OK:
         return [f"{MEANING[Status(record['status'])].capitalize()}."]
-    sentences: list[str] = []
-    numbers = record["evidence"]
+    numbers, warning = record["evidence"], record["validity"].get("warning")
+    sentences = [f"Careful: {warning}."] if warning else []
     if record["layer"]:
         sentences.append(_cells(record))
-    if "path_error" in numbers:
-        sentences += _path(record, numbers)
-    if "sampling_error" in numbers:
-        sentences.append(
-            f"{record['parameters']['samples']} noisy copies; with other random numbers the map would differ by about "
-            f"{percent(numbers['sampling_error'])} of its total. Read the whole, not single pixels."
-        )
-    if "path_error" not in numbers and "sampling_error" not in numbers:
-        sentences.append(
-            "This method has no sum that could be checked against the score: hold it against the controls."
-        )
+    sentences += _checks(record, numbers)
     if record["drawn_as"] == "positive" and record["map"]["min"] < 0:
         sentences.append(
             f"Cells that speak against it (down to {number(record['map']['min'])}) are not drawn, as in the paper."
         )
-    sentences.append(f"Cost: {_cost(numbers)}.")
+    if numbers.get("gradient_rows") or numbers.get("forward_rows"):
+        sentences.append(f"Cost: {_cost(numbers)}.")
     return [*sentences, *(f"{text[0].upper()}{text[1:]}." for text in _approximations(record))]
+
+
+def _checks(record: Record, numbers: dict[str, Any]) -> list[str]:
+    """What the method itself measured of its map."""
+    found: list[str] = []
+    if "path_error" in numbers:
+        found += _path(record, numbers)
+    elif "completeness_gap_relative" in numbers:
+        change, gap = number(numbers["score_difference"]), percent(numbers["completeness_gap_relative"])
+        found.append(f"The parts are to sum to {change}, the change of the score; their sum misses it by {gap}.")
+    if "sampling_error" in numbers:
+        found.append(
+            f"{record['parameters']['samples']} random samples; with other random numbers the map would differ by about "
+            f"{percent(numbers['sampling_error'])} of its total. Read the whole, not single pixels."
+        )
+    if numbers.get("split_half_correlation") is not None:
+        found.append(
+            f"{record['parameters']['samples']} random masks; the maps of their two halves agree to a rank correlation of "
+            f"{number(numbers['split_half_correlation'])}."
+        )
+    if numbers.get("fit") is not None:
+        found.append(f"The linear model behind it explains {percent(numbers['fit'])} of what hiding parts changes.")
+    if not found:
+        found.append("This method has no sum that could be checked against the score: hold it against the controls.")
+    return found
 
 
 def percent(value: float | None) -> str:
@@ -69,16 +94,26 @@ def _cells(record: Record) -> str:
 
 
 def _path(record: Record, numbers: dict[str, Any]) -> list[str]:
-    limit = percent(record["parameters"]["tolerance"])
+    used = record["parameters"]
+    gap_limit, path_limit = used["tolerance"], used.get("path_tolerance") or used["tolerance"]
     change, gap = number(numbers["score_difference"]), percent(numbers["completeness_gap_relative"])
     sentences = [
-        f"Compared with a {record['parameters']['baseline']} picture; between the two the score changes by {change}, and the "
-        f"map's sum misses that by {gap}.",
+        f"Compared with {_start(used)}; between the two the score changes by {change}, and the map's sum misses that by "
+        f"{gap}.",
         f"With half of the steps the map would differ by {percent(numbers['path_error'])} of its total.",
     ]
+    limits = percent(gap_limit) if gap_limit == path_limit else f"{percent(gap_limit)} and {percent(path_limit)}"
     if numbers["converged"]:
-        return [*sentences, f"Both are within {limit}: the map is converged."]
-    return [*sentences, f"Not converged: the limit for both is {limit}. Raise max_rows before relying on details."]
+        return [*sentences, f"Both are within {limits}: the map is converged."]
+    return [*sentences, f"Not converged: the limit is {limits}. Raise max_rows before relying on details."]
+
+
+def _start(used: dict[str, Any]) -> str:
+    if "baseline" not in used:
+        return f"the picture blurred by {number(used['max_sigma'])} pixels"
+    several = used["baseline"] if isinstance(used["baseline"], list) else [used["baseline"]]
+    names = [str(one).partition(" ")[0].replace("_", " ").replace("tensor", "given") for one in several]
+    return f"a {names[0]} picture" if len(names) == 1 else f"{', '.join(names)} pictures in turn"
 
 
 def _cost(numbers: dict[str, Any]) -> str:
@@ -89,4 +124,6 @@ def _cost(numbers: dict[str, Any]) -> str:
 
 
 def _approximations(record: Record) -> list[str]:
-    return [text for text in record["validity"]["approximations"] if text.startswith("layer")]
+    """The notes that no other sentence says already."""
+    said = ("a Monte Carlo mean", "the path integral")
+    return [text for text in record["validity"]["approximations"] if not text.startswith(said)]

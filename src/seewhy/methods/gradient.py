@@ -60,7 +60,7 @@ def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Ch
     cost="1 gradient row",
     rows=lambda _: (0, 1),
     paper="Shrikumar et al. 2016, arXiv:1605.01713, section 3.1",
-    good_for="networks without biases and with ReLUs only, where it sums to the score (Ancona 2018, section 2)",
+    good_for="networks without biases and with ReLUs only, where it sums to the score (Ancona 2018)",
     not_for="saturated outputs, and dark or gray pixels, which get 0 whatever they mean (Sundararajan 2017, section 2.1)",
     randomization="signed: changes at once; absolute values keep looking like the image (Adebayo 2018)",
 )
@@ -132,8 +132,8 @@ def smooth_grad(
     cost="samples gradient rows + 1 forward row",
     paper="Hooker et al. 2019, arXiv:1806.10758, section 4.1",
     good_for="ranking pixels: retraining without them finds it far better than its base (ROAR, Hooker 2019)",
-    not_for="telling evidence for from evidence against: it has no sign",
-    randomization="not reported for the square; without a sign, maps keep looking like the image (Adebayo 2018)",
+    not_for="telling evidence for from evidence against: it has no sign (formula)",
+    randomization="not reported",
 )
 def smooth_grad_squared(
     model: VisionModel,
@@ -163,7 +163,7 @@ def smooth_grad_squared(
     paper="Adebayo et al. 2018, arXiv:1810.03307, section 2; Hooker et al. 2019, arXiv:1806.10758, section 4.1",
     good_for="ranking pixels: retraining without them finds it far better than its base (ROAR, Hooker 2019)",
     not_for="features that the score follows evenly: a constant gradient has no variance (formula)",
-    randomization="changes with the weights (Adebayo 2018, arXiv:1810.03307)",
+    randomization="its paper finds maps of random networks similar to the trained one's (arXiv:1810.03307)",
 )
 def var_grad(
     model: VisionModel,

@@ -145,7 +145,7 @@ def blur_integrated_gradients(
             return blurred, -max_sigma * slope
 
         everyone = torch.arange(len(x), device=x.device)
-        start, _ = heat.at(everyone, torch.full((len(x),), float(max_sigma), device=x.device))
+        start, _ = heat.at(everyone, torch.full((len(x),), max_sigma, dtype=x.dtype, device=x.device))
         path = Path(model, start, x, point)
         return maps_of([integrate(path, question, rows, rule, steps, limits, channels)], limits, channels)
 

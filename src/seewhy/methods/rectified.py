@@ -75,7 +75,7 @@ def deconvnet(model: VisionModel, images: Tensor, target: Target, *, channels: C
     cost="2 gradient rows",
     rows=lambda _: (0, 2),
     paper="Selvaraju et al. 2017, arXiv:1610.02391, section 3.2",
-    good_for="detail inside the region of a class, for the eye (Selvaraju 2017, section 5)",
+    good_for="detail inside the region of a class, for the eye (Selvaraju 2017)",
     not_for="evidence: within the region it is guided backpropagation (Adebayo 2018)",
     randomization="fails: invariant to the higher layers' weights (Adebayo 2018)",
     needs_relu=True,

@@ -35,7 +35,7 @@ ENOUGH = 1e-6  # of a path's L1 length: closer to its goal float32 cannot tell
     paper="Erion et al. 2021, arXiv:1906.10670, equation 3",
     good_for="asking against a whole data set instead of one baseline (Erion 2021)",
     not_for="few samples: the map is a Monte Carlo mean (its sampling_error says how far)",
-    randomization="not reported; as integrated_gradients where the references are alike (formula)",
+    randomization="not reported",
 )
 def expected_gradients(
     model: VisionModel,
@@ -85,7 +85,7 @@ def expected_gradients(
     family="path",
     rows=lambda p: (1, p["steps"]),
     resolution="input",
-    picture="positive",
+    picture="signed",
     complete=True,
     cost="steps gradient rows + 1 forward row",
     paper="Yang et al. 2023, arXiv:2303.14242, algorithm 1",
@@ -141,7 +141,7 @@ def idgi(
     cost="steps gradient rows + 2 forward rows",
     paper="Kapishnikov et al. 2021, arXiv:2106.09788, algorithm 1",
     good_for="less noise than integrated_gradients from steep places on the straight path (Kapishnikov 2021)",
-    not_for="linearity: the path depends on the network, so maps of sums are no sums of maps (Kapishnikov 2021, section 5)",
+    not_for="linearity: the path depends on the network, so maps of sums are no sums of maps (Kapishnikov 2021)",
     randomization="not reported",
 )
 def guided_integrated_gradients(

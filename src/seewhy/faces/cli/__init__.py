@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from seewhy.errors import SeewhyError
-from seewhy.faces.cli import demo, explain, layers, methods, report
+from seewhy.faces.cli import demo, explain, layers, mean_image, methods, report
 from seewhy.faces.cli.console import FAULT, INTERRUPTED, UNUSABLE, say
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("demo")(demo.demo)
 app.command("explain")(explain.explain)
 app.command("layers")(layers.layers)
+app.command("mean-image")(mean_image.mean_image)
 app.command("methods")(methods.methods)
 app.command("report")(report.report)
 

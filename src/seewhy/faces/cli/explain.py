@@ -1,7 +1,7 @@
 """seewhy explain."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from seewhy.explanation.inputs import Shown
+    from seewhy.faces.cli.console import Step
     from seewhy.model import VisionModel
     from seewhy.registry import MethodInfo
 
@@ -50,16 +51,17 @@ def explain(
     paths, skipped = find(images)
     network = options.load_model(model, weights, labels, device, batch_size, precision)
     check_question(network, target, layer)
+    given = options.read_pictures(given, network)
     if dry_run:
         forecast(network, infos, given, target, layer, len(paths), dry_run=True, as_json=as_json)
         return
     open_folder(out)
-    forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
+    rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
     work = Work(network, infos, target, layer, seed, given, out)
     try:
         with progress_bar() as step:
+            network.on_rows = _counter(step, rows)
             for first in range(0, len(paths), GROUP):
-                step(paths[first].name, first, len(paths))
                 skipped += work.explain(paths[first : first + GROUP])
     except KeyboardInterrupt:
         work.finish(paths, skipped)
@@ -131,8 +133,8 @@ def forecast(
     *,
     dry_run: bool,
     as_json: bool,
-) -> None:
-    """Rows and minutes at most, from the methods' declarations and one timed gradient row; said where it is long."""
+) -> int:
+    """The rows at most, and the minutes, from the methods' declarations and one timed gradient row; said where it is long."""
     from seewhy.explanation import rows_per_image
 
     forward = gradient = 0
@@ -141,7 +143,7 @@ def forecast(
         rows = rows_per_image(network, info, network.input_shape(), target, own_layer, own)
         forward, gradient = forward + images * rows[0], gradient + images * rows[1]
     if not dry_run and forward + gradient < ROWS_TO_FORECAST:
-        return
+        return forward + gradient
     seconds = _seconds_per_gradient_row(network)
     estimate = seconds * (gradient + forward / 3)  # a forward is about a third of a forward and backward
     text = f"at most {forward} forward and {gradient} gradient rows, about {_duration(estimate)} on {network.device}"
@@ -153,6 +155,19 @@ def forecast(
         result(f"{images} images: {text}")
     elif estimate > FORECAST_ABOVE_SECONDS or forward + gradient >= images * LONG:
         say(text)
+    return forward + gradient
+
+
+def _counter(step: "Step", rows: int) -> Callable[[int], None]:
+    """Draws every batch of rows as it is computed."""
+    done = 0
+
+    def on_rows(computed: int) -> None:
+        nonlocal done
+        done = min(done + computed, rows)
+        step("rows", done, rows)
+
+    return on_rows
 
 
 def own_settings(info: "MethodInfo", given: dict[str, Any], layer: str | None) -> tuple[dict[str, Any], str | None]:
@@ -230,18 +245,29 @@ def show(records: Sequence[dict[str, Any]], skipped: Sequence[Skip], page: Path,
 
 
 def _trust(record: dict[str, Any]) -> str:
-    numbers = record["evidence"]
-    if "path_error" in numbers:
-        from seewhy.faces.words import percent
+    from seewhy.draw import number
+    from seewhy.faces.words import is_control, percent
 
-        end = "converged" if numbers["converged"] else "NOT converged"
-        gap, error = percent(numbers["completeness_gap_relative"]), percent(numbers["path_error"])
-        return f"gap {gap}, path error {error}, {end}"
+    numbers = record["evidence"]
+    parts = []
+    if numbers.get("completeness_gap_relative") is not None:
+        parts.append(f"gap {percent(numbers['completeness_gap_relative'])}")
+    if "path_error" in numbers:
+        parts.append(f"path error {percent(numbers['path_error'])}")
+        parts.append("converged" if numbers["converged"] else "NOT converged")
     if "sampling_error" in numbers:
-        return f"sampling error {100 * numbers['sampling_error']:.0f} %"
+        parts.append(f"sampling error {percent(numbers['sampling_error'])}")
+    if numbers.get("split_half_correlation") is not None:
+        parts.append(f"split-half correlation {number(numbers['split_half_correlation'])}")
+    if numbers.get("fit") is not None:
+        parts.append(f"fit {percent(numbers['fit'])}")
     if record["layer"]:
-        return f"layer {record['layer']}, {' x '.join(map(str, record['grid']))} cells"
-    return "" if record["validity"]["target_used"] else "control"
+        parts.append(f"layer {record['layer']}, {' x '.join(map(str, record['grid']))} cells")
+    if record["validity"]["warning"]:
+        parts.append("explains the image more than the model")
+    if not record["validity"]["target_used"]:
+        parts.append("control" if is_control(record) else "class not used")
+    return ", ".join(parts)
 
 
 def _skip(path: Path, error: Exception) -> Skip:

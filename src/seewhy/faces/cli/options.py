@@ -9,6 +9,8 @@ import typer
 from seewhy.errors import UsageError, near_names
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from seewhy.model import VisionModel
 
 MODEL: Any = typer.Option("lite0", help="lite0 (the embedded default) or timm:<architecture>.")
@@ -69,3 +71,37 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+PICTURES = ("baseline", "references")  # parameters that take pictures: a file, or a folder of images
+
+
+def read_pictures(given: dict[str, Any], network: "VisionModel") -> dict[str, Any]:
+    """The parameters with files and folders of pictures read into tensors, framed as the network is shown its images.
+
+    A .npy file is taken as it is ((C, h, w) or (M, C, h, w) in [0, 1]: what `seewhy mean-image` writes).
+    """
+    read = dict(given)
+    for name in PICTURES:
+        value = given.get(name)
+        if isinstance(value, str) and Path(value).exists():
+            read[name] = _pictures(Path(value), network)
+            if name == "baseline" and read[name].ndim == 4:
+                read[name] = read[name].mean(0)
+    return read
+
+
+def _pictures(path: Path, network: "VisionModel") -> "Tensor":
+    import numpy as np
+    import torch
+
+    from seewhy.data.images import find_images
+    from seewhy.explanation.inputs import read_inputs
+
+    if path.suffix == ".npy":
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False)).float()
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} is no array of numbers ({error}).") from error
+    images, _ = read_inputs(network, [*find_images([path])])
+    return images
