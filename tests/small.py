@@ -45,6 +45,9 @@ COSTS = [  # method, parameters, gradient rows, forward rows an image
     ("lime", {"samples": 9, "segmentation": "grid", "superpixels": 9}, 0, 10),
     ("kernel_shap", {"samples": 61, "segmentation": "grid", "superpixels": 9}, 0, 62),
     ("kernel_shap", {"samples": 14, "segmentation": "grid", "superpixels": 4}, 0, 16),
+    ("attention_rollout", {}, 0, 1),
+    ("transformer_attribution", {}, 1, 0),
+    ("le_grad", {}, 2, 1),
     ("random_map", {}, 0, 1),
     ("edge_map", {}, 0, 1),
     ("center_map", {}, 0, 1),
@@ -82,14 +85,14 @@ REPRESENTATIVES = [  # one of each kind: what explain() and the model do for the
 
 def takes(method, kind):
     """Whether a method can read a network of this kind of nets.NETS; else it is refused."""
-    if METHODS[method].needs_relu:
+    if METHODS[method].needs_relu or method in ("cam", "hires_cam"):  # their heads are refused there, with the reason
         return kind != "vit"
     return kind == "vit" or not METHODS[method].needs_attention
 
 
 def net_of(method, build=tiny_cnn):
     """A tiny network that this method can read: `build()` where it can."""
-    if METHODS[method].needs_relu:
+    if METHODS[method].needs_relu or (method == "cam" and build is tiny_vit):
         return tiny_cnn()
     return tiny_vit() if METHODS[method].needs_attention else build()
 

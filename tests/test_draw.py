@@ -236,3 +236,12 @@ def test_every_picture_is_8_bit_rgb(picture):
     for colors in (draw.heatmap(grid(3, 5), picture), draw.enlarge(draw.heatmap(grid(3, 5), picture), (9, 10))):
         assert colors.dtype == np.uint8
         assert colors.shape[2] == 3
+
+
+def test_a_map_with_an_offset_is_drawn_over_its_own_range():
+    raw = np.array([[0.5, 0.6], [0.55, 0.7]], dtype=np.float32)
+    colors = draw.heatmap(raw, "range")
+    assert (colors[0, 0] == draw.heatmap(np.array([[0.0, 1.0]], dtype=np.float32), "positive")[0, 0]).all()
+    assert (colors[1, 1] == draw.heatmap(np.array([[0.0, 1.0]], dtype=np.float32), "positive")[0, 1]).all()
+    assert draw.bar_labels(raw, "range", 1.0) == ("0.5", "0.7")
+    assert not draw.share_of_range(np.ones((2, 2), np.float32)).any()

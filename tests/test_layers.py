@@ -14,6 +14,7 @@ ORDER = [
     ["capture"],
     ["target"],
     ["layers", "throughput"],
+    ["attention"],
     ["model"],
     ["wrapping"],
     ["loading", "data", "perturb", "draw", "runfolder"],
@@ -26,7 +27,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
-    "methods": [["maps"], ["quadrature"], ["cam", "gradient", "path", "walks", "perturbation", "attention", "control", "adapter"], ["rectified"]],
+    "methods": [["maps"], ["quadrature"], ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"], ["extremal", "rectified", "cam_several", "cam_forward"]],
     "explanation": [["inputs", "progress"], ["result"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }

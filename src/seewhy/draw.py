@@ -3,7 +3,7 @@
 A coarse map is drawn as the cells that it has: a 7 x 7 map must not look like pixel precision.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from seewhy.errors import UsageError
 
-Picture = Literal["positive", "magnitude", "signed"]
+Picture = Literal["positive", "magnitude", "signed", "range"]  # range: from the map's own least to its largest value
 RGB = NDArray[np.uint8]
 FloatMap = NDArray[np.float32]
 
@@ -42,12 +42,22 @@ def heatmap(raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
     _check(raw)
     end = limit_of(raw, picture) if limit is None else limit
     scaled = raw / end if end > 0 else np.zeros_like(raw)
+    position: NDArray[np.floating[Any]]
     if picture == "signed":
         position = (scaled.clip(-1, 1) + 1) / 2
+    elif picture == "range":
+        position = share_of_range(raw)
     else:
         position = (np.abs(scaled) if picture == "magnitude" else scaled).clip(0, 1)
     colors: RGB = np.rint(palette(picture)[np.rint(position * 255).astype(int)] * 255).astype(np.uint8)
     return colors
+
+
+def share_of_range(raw: FloatMap) -> FloatMap:
+    """Where each value lies between the least and the largest, in [0, 1]: for maps with an offset, whose zero says nothing."""
+    low, high = float(raw.min()), float(raw.max())
+    shares: FloatMap = (raw - low) / (high - low) if high > low else np.zeros_like(raw)
+    return shares
 
 
 def enlarge(colors: RGB, size: tuple[int, ...]) -> RGB:
@@ -83,6 +93,8 @@ def with_color_bar(colors: RGB, raw: FloatMap, picture: Picture, limit: float | 
 def bar_labels(raw: FloatMap, picture: Picture, end: float) -> tuple[str, str]:
     """What the two ends of the color bar stand for; a sign says where colors end before the map's own extreme."""
     highest, lowest = float(raw.max()), float(raw.min())
+    if picture == "range":
+        return number(lowest), number(highest)
     if picture == "magnitude":
         return "0", f"{_beyond(max(abs(highest), abs(lowest)), end)}{number(end)}"
     high = f"{_beyond(highest, end)}{number(end)}"

@@ -1,6 +1,7 @@
 """Where in a network a map can be taken, found by running it: spatial form, trunk or branch, gradient at the cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -67,6 +68,25 @@ class Layer:
     def usable(self) -> bool:
         """Whether a class activation map can be taken here."""
         return not self.why_not
+
+    def cells(self, tensor: Tensor) -> Tensor:
+        """What a spatial layer returned, or a gradient there, as (R, channels, *grid), float32."""
+        assert self.form is not None, "a layer with a map is spatial"
+        return self.form.cells(tensor).float()
+
+    def slope(self, gradient: Tensor | None) -> Tensor:
+        """The gradient at a spatial layer's cells, (R, channels, *grid), float32; RefusalError where none arrives."""
+        if gradient is None:
+            raise RefusalError(
+                f"the target does not depend on layer {self.name!r}: no gradient reaches it. Choose another; "
+                "model.layers() lists the usable ones."
+            )
+        return self.cells(gradient)
+
+    def edited(self, tensor: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a spatial layer returned, with its cells (R, channels, *grid) replaced by `edit` of them."""
+        assert self.form is not None, "an editable layer is spatial"
+        return self.form.edited(tensor, edit)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -244,13 +264,17 @@ def _forms(shape: tuple[int, ...], batch: int, axes: Sequence[int]) -> list[Form
         first, last = Form("channels first", shape[2:]), Form("channels last", shape[1:-1])
         fits = [form for form in (first, last) if _same_proportions(form.grid, axes)]
         return fits[:1] if first in fits and max(first.grid) == 1 else fits  # pooled to one cell, whatever else fits
-    if len(shape) != 3 or len(axes) != 2:
-        return []
-    for prefix in range(min(MAX_PREFIX_TOKENS, shape[1] - 1) + 1):
-        grid = _grid_of(shape[1] - prefix, axes)
-        if grid[0] * grid[1] == shape[1] - prefix > 1 and _same_proportions(grid, axes):
-            return [Form("tokens", grid, prefix)]
-    return []
+    form = token_form(shape[1], axes) if len(shape) == 3 else None
+    return [] if form is None else [form]
+
+
+def token_form(tokens: int, axes: Sequence[int]) -> Form | None:
+    """So many tokens as a grid that keeps the image's proportions, behind as few others as can be; None if none fits."""
+    for prefix in range(min(MAX_PREFIX_TOKENS, tokens - 1) + 1) if len(axes) == 2 else ():
+        grid = _grid_of(tokens - prefix, axes)
+        if grid[0] * grid[1] == tokens - prefix > 1 and _same_proportions(grid, axes):
+            return Form("tokens", grid, prefix)
+    return None
 
 
 def _grid_of(cells: int, axes: Sequence[int]) -> tuple[int, ...]:
@@ -273,3 +297,15 @@ def probe_images(shape: Sequence[int]) -> Tensor:
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
     smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
     return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)
+
+
+@contextmanager
+def probes_fit(device: torch.device) -> Iterator[None]:
+    """RefusalError for an out-of-memory inside."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RefusalError(
+            f"finding layers takes two images at once, which do not fit into the memory of {device}: no class activation "
+            "map. Input methods take one row at a time."
+        ) from error

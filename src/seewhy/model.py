@@ -11,8 +11,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import capture, throughput
+from seewhy.attention import Attention, find_attention
+from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
-from seewhy.layers import Layer, LayerTable, Trace, probe_images
+from seewhy.layers import Layer, LayerTable, Trace, probe_images, probes_fit
 from seewhy.target import PREDICTED, Target, Task, scores
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -20,6 +22,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
+Look = Callable[[nn.Module, Callable[[Tensor], Any], Tensor, Score], Result]  # module, run, probe images, score
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class VisionModel:
         self._guarded = False
         self._device: torch.device | None = None  # of the network, looked up when a guard is entered
         self._dtype: torch.dtype | None = None
-        self._traces: dict[tuple[Any, ...], tuple[Trace, Target]] = {}  # the target is kept for its id
+        self._traces: dict[tuple[Any, ...], tuple[Any, Target]] = {}  # the target is kept for its id
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._channels_last: dict[tuple[int, ...], bool] = {}  # per input shape (C, *axes)
         self._fingerprint: tuple[capture.Version, str] | None = None
@@ -183,15 +186,13 @@ class VisionModel:
         self, x: Tensor, target: Target, rows: Tensor, layer: Layer, edit: Callable[[Tensor], Tensor]
     ) -> Answer:
         """The same when a layer's output is replaced on the way; `edit` maps its cells (R, channels, *grid)."""
-        answers: list[Answer] = []
-        form = layer.form
-        assert form is not None, "an editable layer is spatial"
-        with self.guarded():
-            outputs = capture.output_with_edit(lambda: self.forward(x), layer.site, lambda t: form.edited(t, edit))
+
+        def look(run: Call, score: Score) -> None:
+            outputs = capture.output_with_edit(run, layer.site, lambda tensor: layer.edited(tensor, edit))
             with torch.no_grad():
-                _score(target, rows, answers)(outputs)
-        self.count(forward=len(x))
-        return answers[0]
+                score(outputs)
+
+        return self.through(x, target, rows, look)[1]
 
     def input_gradients(
         self, x: Tensor, target: Target, rows: Tensor, rule: capture.Rule | None = None
@@ -205,37 +206,47 @@ class VisionModel:
 
         def set_rule(last: Any) -> None:
             if rule is not None:
-                gates.append(capture.gate_relus(last, rule))
+                gates.append(capture.gate_relus(self.module, last, rule))
 
         with self.guarded():
             gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers), set_rule)
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
-    def activations_and_gradients(
+    def activations(
         self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
+    ) -> tuple[list[Tensor], Answer]:
+        """For one batch of rows: activations (R, channels, *grid) without a gradient, and the answer of that forward."""
+        sites = [layer.site for layer in chosen]
+        kept, answer = self.through(x, target, rows, lambda run, score: capture.outputs_at(lambda: score(run()), sites))
+        return [layer.cells(tensor) for layer, tensor in zip(chosen, kept, strict=True)], answer
+
+    def activations_and_gradients(
+        self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer], scale: float = 1
     ) -> tuple[list[Tensor], list[Tensor], Answer]:
-        """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the answer."""
+        """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the answer.
+
+        scale: what the layers' activations are multiplied by before the rest of the network sees them.
+        """
+        sites = [layer.site for layer in chosen]
+
+        def look(run: Call, score: Score) -> tuple[list[Tensor], list[Tensor | None]]:
+            return capture.activations_and_gradients(run, sites, score, scale)
+
+        (kept, gradients), answer = self.through(x, target, rows, look, gradient=True)
+        grids = [layer.cells(tensor) for layer, tensor in zip(chosen, kept, strict=True)]
+        slopes = [layer.slope(gradient) for layer, gradient in zip(chosen, gradients, strict=True)]
+        return grids, slopes, answer
+
+    def through(
+        self, x: Tensor, target: Target, rows: Tensor, look: Callable[[Call, Score], Result], gradient: bool = False
+    ) -> tuple[Result, Answer]:
+        """For one batch of rows: what `look(run, score)` finds in one run of the network, and the answer of that run."""
         answers: list[Answer] = []
         with self.guarded():
-            kept, gradients = capture.activations_and_gradients(
-                lambda: self.forward(x), [layer.site for layer in chosen], _score(target, rows, answers)
-            )
-        self.count(gradient=len(x))
-        for layer, gradient in zip(chosen, gradients, strict=True):
-            if gradient is None:
-                raise RefusalError(
-                    f"the target does not depend on layer {layer.name!r}: no gradient reaches it. Choose another; "
-                    "model.layers() lists the usable ones."
-                )
-        forms = [layer.form for layer in chosen]
-        grids = [form.cells(tensor).float() for form, tensor in zip(forms, kept, strict=True) if form is not None]
-        slopes = [
-            form.cells(g).float()
-            for form, g in zip(forms, gradients, strict=True)
-            if form is not None and g is not None
-        ]
-        return grids, slopes, answers[0]
+            found = look(lambda: self.forward(x), _score(target, rows, answers))
+        self.count(**{"gradient" if gradient else "forward": len(x)})
+        return found, answers[0]
 
     def count(self, forward: int = 0, gradient: int = 0) -> None:
         """Note rows that were computed, and tell whoever draws the progress."""
@@ -343,19 +354,23 @@ class VisionModel:
             raise UsageError(f"this method takes one layer; {len(given)} were given.")
         return self.find_layers(given, shape, target)[0]
 
+    def attention(self, shape: Sequence[int], target: Target = PREDICTED) -> Attention:
+        """The network's attention over all its tokens, and which of them the target is read from."""
+        return self._found(find_attention, shape, target)
+
     def _trace(self, shape: Sequence[int], target: Target) -> Trace:
-        """The network's layers for this input shape, from two probe rows; found once, kept, not counted."""
+        return self._found(Trace, shape, target)
+
+    def _found(self, look: Look[Result], shape: Sequence[int], target: Target) -> Result:
+        """What `look` finds in this network for this input shape, from two probe rows; found once, kept, not counted."""
         if isinstance(self.module, torch.jit.ScriptModule):
             raise RefusalError(
-                "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map. "
-                "Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
+                "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map, no "
+                "attention. Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
             )
-        own = target.kind in (
-            "callable",
-            "output",
-            "region",
-        )  # a class question is asked of the class that is predicted
-        key = (tuple(shape), *((target.kind, id(target.function), id(target.mask), str(target.index)) if own else ()))
+        own = target.kind in ("callable", "output", "region")  # a class question is asked of the predicted class
+        asked = (target.kind, id(target.function), id(target.mask), str(target.index)) if own else ()
+        key = (look, tuple(shape), *asked)
         if key not in self._traces:
             self.memory_format(shape)
             if len(self._traces) == TRACES_KEPT:
@@ -363,25 +378,15 @@ class VisionModel:
             probes = probe_images(shape).to(self.device)
             rows = torch.arange(len(probes), device=self.device)
             question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
-            score = _score(question, rows, [])
 
             def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):
                     return self.forward(x)
 
-            with self.guarded(), torch.no_grad(), self._two_rows_fit():
-                self._traces[key] = (Trace(self.module, run, probes, score), target)
-        return self._traces[key][0]
-
-    @contextmanager
-    def _two_rows_fit(self) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise RefusalError(
-                f"finding layers takes two images at once, which do not fit into the memory of {self.device}: no class "
-                "activation map. Input methods take one row at a time."
-            ) from error
+            with self.guarded(), torch.no_grad(), probes_fit(self.device):
+                self._traces[key] = (look(self.module, run, probes, _score(question, rows, [])), target)
+        found: Result = self._traces[key][0]
+        return found
 
     def fingerprint(self) -> str:
         """SHA-256 of the architecture and every tensor, whatever file they came from; kept until a tensor changes."""

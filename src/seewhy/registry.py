@@ -10,7 +10,7 @@ from seewhy.errors import UsageError, near_names
 Function = TypeVar("Function", bound=Callable[..., Any])
 Declaration = ParamSpec("Declaration")
 Resolution = Literal["input", "layer"]
-Picture = Literal["positive", "magnitude", "signed"]
+Picture = Literal["positive", "magnitude", "signed", "range"]
 Scale = Literal["logit", "probability", "log_probability", "output"]
 Facts = Mapping[str, Any]  # a method's parameters, and of the run: `channels` of its layers, `axes` of the image
 Rows = Callable[[Facts], tuple[int, int]]
@@ -35,7 +35,7 @@ class MethodInfo:
     needs_relu: bool  # refused on a network without one
     needs_attention: bool  # refused where no attention over all tokens can be reached
     seeded: bool  # the map depends on a seed
-    picture: Picture  # how its paper draws it: positive part, magnitude, or both signs
+    picture: Picture  # how its paper draws it: positive part, magnitude, both signs, or its own range (an offset)
     cost: str  # rows per image, in words
     rows: Rows  # facts -> (forward, gradient) rows per image at most
     paper: str

@@ -56,18 +56,19 @@ class Site:
 
 
 def activations_and_gradients(
-    call: Call, sites: Sequence[Site], score: Score
+    call: Call, sites: Sequence[Site], score: Score, scale: float = 1
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Activations A at some sites, and d score / d A (None where none arrives).
 
     One forward and one partial backward: the part of the network before the first site runs without a graph. A is the
     layer's own output; later code receives a copy, so an in-place operation after the layer cannot alter it.
+    scale: what each A is multiplied by on its way, to see the gradient at other activations than the network's own.
     RefusalError where a site is not reached in the forward, or returns no tensor.
     """
     captured: list[Tensor | None] = [None] * len(sites)
     with torch.no_grad(), ExitStack() as hooks:
         for slot, site in enumerate(sites):
-            hooks.callback(site.module.register_forward_hook(_keep(captured, slot, site)).remove)
+            hooks.callback(site.module.register_forward_hook(_keep(captured, slot, site, scale)).remove)
         output = call()
         hooks.close()  # off before the backward: a checkpointed block runs its forward again there
         with torch.enable_grad():
@@ -82,7 +83,7 @@ def activations_and_gradients(
     return [a.detach() for a in activations], list(gradients)
 
 
-def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[..., Any]:
+def _keep(captured: list[Tensor | None], slot: int, site: Site, scale: float) -> Callable[..., Any]:
     seen = -1
 
     def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -95,6 +96,7 @@ def _keep(captured: list[Tensor | None], slot: int, site: Site) -> Callable[...,
             raise RefusalError(
                 f"layer {site.name!r} ({type(module).__name__}) returns no tensor: there is no map in it."
             )
+        tensor = tensor if scale == 1 else tensor * scale
         torch.set_grad_enabled(True)  # from here on a graph is needed; the `no_grad` around the call ends it
         kept = tensor.clone() if tensor.requires_grad else tensor.detach().clone().requires_grad_()
         captured[slot] = kept

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from seewhy.capture.gradients import Call, Site
 from seewhy.capture.outputs import first_tensor, replace_first_tensor
+from seewhy.errors import RefusalError
 
 
 def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ...], str]], Any]:
@@ -62,7 +63,7 @@ def output_with_edit(call: Call, site: Site, edit: Callable[[Tensor], Tensor]) -
 
 
 def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
-    """What these sites return in one run, without a graph."""
+    """What these sites return in one run, without a graph; RefusalError where one is not reached."""
     kept: dict[str, Tensor] = {}
     seen: dict[str, int] = {}
 
@@ -79,4 +80,7 @@ def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
         for site in sites:
             hooks.callback(site.module.register_forward_hook(record(site)).remove)
         call()
+    for site in sites:
+        if site.name not in kept:
+            raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
     return [kept[site.name] for site in sites]

@@ -96,6 +96,9 @@ def _card(record: runfolder.Record, raw: draw.FloatMap) -> dict[str, Any]:
             **card,
             "status": card["status"] or f"a map with {raw.ndim} axes is not drawn here: see {record['map']['file']}",
         }
+    if record["drawn_as"] == "range":
+        ends = draw.bar_labels(raw, "range", 1)
+        return {**card, "uri": _gray_png(draw.share_of_range(raw), 1), "own": ends, "signed": ends}
     limit = draw.limit_of(raw, record["drawn_as"])
     own = draw.bar_labels(raw, record["drawn_as"], limit)
     signed = draw.bar_labels(raw, "signed", limit)
@@ -122,7 +125,8 @@ def _palettes() -> dict[str, dict[str, Any]]:
     """Per picture: what the browser maps gray to, channel by channel, and the color bar as a gradient."""
     gray = np.linspace(0, 255, TABLE_STEPS)
     value = ((gray - 128) / 127).clip(-1, 1)
-    places = {"positive": value.clip(0, 1), "magnitude": np.abs(value), "signed": (value + 1) / 2}
+    one_sided = value.clip(0, 1)
+    places = {"positive": one_sided, "range": one_sided, "magnitude": np.abs(value), "signed": (value + 1) / 2}
     found = {}
     for picture, place in places.items():
         colors = draw.palette("signed" if picture == "signed" else "positive", 1001)

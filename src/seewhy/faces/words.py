@@ -72,6 +72,11 @@ def _checks(record: Record, numbers: dict[str, Any]) -> list[str]:
         )
     if numbers.get("fit") is not None:
         found.append(f"The linear model behind it explains {percent(numbers['fit'])} of what hiding parts changes.")
+    if "preserved_score" in numbers:
+        found.append(
+            f"With only {percent(numbers['area'])} of the picture sharp the score is {number(numbers['preserved_score'])}; "
+            f"with the same area elsewhere {number(numbers['shifted_score'])}, with none {number(numbers['blurred_score'])}."
+        )
     if not found:
         found.append("This method has no sum that could be checked against the score: hold it against the controls.")
     return found
@@ -87,6 +92,8 @@ def percent(value: float | None) -> str:
 def _cells(record: Record) -> str:
     grid, geometry = record["grid"], record["image"]["geometry"]
     cells = " x ".join(map(str, grid))
+    if geometry is not None and list(grid) == list(geometry["size"]):
+        return f"The region comes from layer {record['layer']}, resized to the picture: its edges are no finer than its cells."
     if geometry is None:
         return f"Taken at layer {record['layer']}: {cells} cells; nothing finer can be read from it."
     height, width = (round(size / count) for size, count in zip(geometry["size"], grid, strict=True))

@@ -3,7 +3,20 @@
 import sys
 from types import ModuleType
 
-from seewhy.methods import cam, control, gradient, path, rectified, walks
+from seewhy.methods import (
+    attention,
+    cam,
+    cam_forward,
+    cam_several,
+    control,
+    extremal,
+    gradient,
+    path,
+    perturbation,
+    rectified,
+    superpixels,
+    walks,
+)
 from seewhy.methods.maps import Maps
 from seewhy.registry import MethodTable, list_methods
 
@@ -18,4 +31,18 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["Maps", "cam", "control", "gradient", "path", "rectified", "walks"]
+__all__ = [
+    "Maps",
+    "attention",
+    "cam",
+    "cam_forward",
+    "cam_several",
+    "control",
+    "extremal",
+    "gradient",
+    "path",
+    "perturbation",
+    "rectified",
+    "superpixels",
+    "walks",
+]

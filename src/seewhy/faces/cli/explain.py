@@ -262,11 +262,13 @@ def _trust(record: dict[str, Any]) -> str:
     if numbers.get("fit") is not None:
         parts.append(f"fit {percent(numbers['fit'])}")
     if record["layer"]:
-        parts.append(f"layer {record['layer']}, {' x '.join(map(str, record['grid']))} cells")
+        geometry = record["image"]["geometry"]
+        fine = geometry is not None and record["grid"] == geometry["size"]
+        parts.append(f"layer {record['layer']}" + ("" if fine else f", {' x '.join(map(str, record['grid']))} cells"))
     if record["validity"]["warning"]:
-        parts.append("explains the image more than the model")
+        parts.append(record["validity"]["warning"].partition(":")[0])
     if not record["validity"]["target_used"]:
-        parts.append("control" if is_control(record) else "class not used")
+        parts.append("control" if is_control(record) else "the class is not used")
     return ", ".join(parts)
 
 
