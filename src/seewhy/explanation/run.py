@@ -17,7 +17,7 @@ from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
-from seewhy.model import VisionModel
+from seewhy.model import PRECISIONS, VisionModel
 from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve
 from seewhy.wrapping import bare
@@ -199,6 +199,10 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
         approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
         approximations.append("the path integral of at least one row is not converged: see its evidence")
+    digits = PRECISIONS[model.precision] if model.precision != "float32" else model.dtype
+    if info.family == "perturbation" and digits in (torch.bfloat16, torch.float16):
+        lost = f"{100 * torch.finfo(digits).eps:.1g} %"
+        approximations.append(f"scores have few digits in {model.precision}: differences below {lost} of a score are lost")
     slope = maps.evidence.get("gradient_norm")
     return {
         "target_used": info.uses_target,
