@@ -193,7 +193,7 @@ class FailingVit(Vit):
 
 
 class Odd(Vit):
-    """Attention over something else than all tokens: windows of them, pooled ones, channels, or one class token's."""
+    """Attention over something else than all tokens: windows, pooled ones, some, channels, or one class token's."""
 
     def __init__(self, kind, **kwargs):
         super().__init__(**kwargs)
@@ -210,6 +210,11 @@ class Odd(Vit):
         elif self.kind == "pooled":
             short = q[:, :, ::2]
             mixed = functional.scaled_dot_product_attention(q, short, short)[:, 0]
+        elif self.kind == "pooled, written out":
+            short = q[:, :, ::2]
+            mixed = ((q @ short.transpose(-2, -1)).softmax(-1) @ short)[:, 0]
+        elif self.kind == "two sizes":
+            mixed = self.blocks[1](tokens[:, :10])
         elif self.kind == "channels":
             mixed = ((tokens.transpose(1, 2) @ tokens / 10).softmax(-1) @ tokens.transpose(1, 2)).transpose(1, 2)
         else:

@@ -21,7 +21,11 @@ from small import COSTS, SMALL, knowing, net_of, takes
 sw.methods()  # fills the registry
 ALL = sorted(METHODS)
 SQUARES = {"smooth_grad_squared", "var_grad", "guided_grad_cam"}  # in squared score units
-NOT_HOMOGENEOUS = {"grad_cam_pp", "extremal_perturbation"}  # of no degree in the score, by their formulas
+NOT_HOMOGENEOUS = {
+    "grad_cam_pp",
+    "extremal_perturbation",
+    "transformer_attribution",
+}  # of no degree in the score, by their formulas
 SUBTRACT_SCORES = {"occlusion", "ablation_cam"}  # of pictures that differ little
 ONLY_THEIR_NOISE_IS_RANDOM = {"integrated_gradients", "guided_integrated_gradients", "idgi"}
 SEEDED = [name for name in ALL if METHODS[name].seeded]

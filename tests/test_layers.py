@@ -27,7 +27,12 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
-    "methods": [["maps"], ["quadrature"], ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"], ["extremal", "rectified", "cam_several", "cam_forward"]],
+    "methods": [
+        ["maps"],
+        ["quadrature"],
+        ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
+        ["extremal", "rectified", "cam_several", "cam_forward"],
+    ],
     "explanation": [["inputs", "progress"], ["result"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }

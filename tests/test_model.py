@@ -511,4 +511,6 @@ def test_differences_of_scores_say_how_few_digits_they_have(method, said):
     for model in (sw.wrap(tiny_cnn(), precision="bfloat16"), sw.wrap(tiny_cnn().to(torch.bfloat16))):
         e = explain(model, images(1), method)
         assert any("few digits" in text for text in e.validity["approximations"]) is said
-    assert not any("few digits" in t for t in explain(sw.wrap(tiny_cnn()), images(1), method).validity["approximations"])
+    assert not any(
+        "few digits" in t for t in explain(sw.wrap(tiny_cnn()), images(1), method).validity["approximations"]
+    )

@@ -370,13 +370,26 @@ def test_where_the_score_changes_with_nothing_the_whole_output_says_what_is_read
         (tiny_cnn, "Cnn computes no attention that can be seen"),
         (lambda: odd("windows", grid=(4, 4)), "Odd computes attention, but not over all tokens"),
         (lambda: odd("pooled", grid=(4, 4)), "2 x 1 x 17 x 9"),
+        (lambda: odd("pooled, written out", grid=(4, 4)), "2 x 1 x 17 x 9"),
+        (lambda: odd("two sizes", grid=(4, 4)), "2 x 2 x 17 x 17, 2 x 2 x 10 x 10"),
         (lambda: odd("class token", grid=(4, 4)), "2 x 1 x 1 x 17"),
         (lambda: odd("channels", grid=(4, 4)), "not over all tokens"),
         (lambda: parallel(grid=(4, 4)), "side by side \\(number 2 does not depend on number 1\\)"),
         (lambda: reading("class token last", grid=(4, 4)), "class token comes after the grid"),
         (lambda: reading("nothing", grid=(4, 4)), "changes nothing in its output"),
     ],
-    ids=["no attention", "windows", "pooled", "class attention", "channels", "side by side", "last", "unread"],
+    ids=[
+        "no attention",
+        "windows",
+        "pooled",
+        "written out",
+        "two sizes",
+        "class attention",
+        "channels",
+        "side by side",
+        "last",
+        "unread",
+    ],
 )
 @pytest.mark.parametrize("method", ["attention_rollout", "transformer_attribution", "le_grad"])
 def test_other_networks_are_refused_by_name_and_told_what_to_use(method, net, says):

@@ -12,9 +12,11 @@ Declaration = ParamSpec("Declaration")
 Resolution = Literal["input", "layer"]
 Picture = Literal["positive", "magnitude", "signed", "range"]
 Scale = Literal["logit", "probability", "log_probability", "output"]
-Facts = Mapping[str, Any]  # a method's parameters, and of the run: `channels` of its layers, `axes` of the image
+Facts = Mapping[
+    str, Any
+]  # a method's parameters, and of the run: `channels` of its layers, `axes` of the image, `blocks` with attention
 Rows = Callable[[Facts], tuple[int, int]]
-_NO_RUN: Facts = {"channels": 0, "axes": (1, 1)}
+_NO_RUN: Facts = {"channels": 0, "axes": (1, 1), "blocks": 0}
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_kernel_shap_with_all_coalitions_equals_the_shapley_values_of_captum():
     net, x = sharp(tiny_cnn), images(2)
     e = sw.explain(net, x, "kernel_shap", 2, segments=QUARTERS)
     peer = captum.attr.ShapleyValues(lambda x: net(x.double()).softmax(1))
-    wanted = peer.attribute(x, target=2, feature_mask=QUARTERS[None, None].expand(1, 3, 32, 32))[:, 0]
+    wanted = peer.attribute(x, target=2, feature_mask=QUARTERS.repeat(1, 3, 1, 1))[:, 0]
     assert same(e.raw * 256, wanted.float())
 
 
@@ -197,11 +197,11 @@ def test_too_few_coalitions_for_the_superpixels_are_refused_before_any_row():
 def test_images_with_different_numbers_of_superpixels_share_a_batch(method):
     net, x = sharp(tiny_cnn), images(3)
     labels = torch.stack([QUARTERS, QUARTERS // 2, torch.arange(32).expand(32, 32) // 3])
-    model = sw.wrap(net, batch_size=8)
-    together = sw.explain(model, x, method, target=1, segments=labels, samples=100)
+    model, fill = sw.wrap(net, batch_size=8), images(3, seed=6)
+    together = sw.explain(model, x, method, target=1, segments=labels, samples=100, baseline=fill)
     assert together.evidence["superpixels"].tolist() == [4, 2, 11]
     for i in range(3):
-        alone = sw.explain(model, x[i : i + 1], method, target=1, segments=labels[i], samples=100)
+        alone = sw.explain(model, x[i : i + 1], method, target=1, segments=labels[i], samples=100, baseline=fill[i])
         assert same(together.raw[i], alone.raw[0])
         assert together.evidence["forward_rows"][i] == alone.evidence["forward_rows"][0]
 

@@ -130,8 +130,10 @@ def rows_per_image(
 ) -> tuple[int, int]:
     """(forward, gradient) rows per image at most, as the method declares them for this network and these parameters."""
     facts: dict[str, Any] = {"axes": tuple(shape[1:])}
+    question = resolve(None if isinstance(target, list | tuple) else target, model.labels, model.task)
+    if info.needs_attention:
+        facts["blocks"] = model.attention(shape, question).calls
     if info.needs_channels:
-        question = resolve(None if isinstance(target, list | tuple) else target, model.labels, model.task)
         facts["channels"] = sum(found.channels for found in model.find_layers(layer, shape, question))
     return forecast(info, {**facts, **params})
 
@@ -202,7 +204,9 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
     digits = PRECISIONS[model.precision] if model.precision != "float32" else model.dtype
     if info.family == "perturbation" and digits in (torch.bfloat16, torch.float16):
         lost = f"{100 * torch.finfo(digits).eps:.1g} %"
-        approximations.append(f"scores have few digits in {model.precision}: differences below {lost} of a score are lost")
+        approximations.append(
+            f"scores have few digits in {model.precision}: differences below {lost} of a score are lost"
+        )
     slope = maps.evidence.get("gradient_norm")
     return {
         "target_used": info.uses_target,

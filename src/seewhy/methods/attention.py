@@ -115,7 +115,7 @@ def transformer_attribution(model: VisionModel, images: Tensor, target: Target) 
     family="attention",
     resolution="layer",
     picture="positive",
-    rows=lambda facts: (1, facts.get("blocks", 0)),
+    rows=lambda facts: (1, facts["blocks"]),
     cost="1 forward row + 1 gradient row a block (each runs that block alone between the network's stem and head)",
     paper="Bousselham et al. 2024, arXiv:2404.03214, section 3",
     needs_attention=True,

@@ -130,7 +130,7 @@ def kernel_shap(
     segments, segmentation, superpixels: as in lime. Evidence: completeness_gap = |sum M - (S(x) - S(x'))|,
     completeness_gap_relative, score_difference, coalitions, exact, superpixels, forward_rows, sampling_error (expected
     relative L1 error of the map by the sampling, a sandwich estimate over pairs; 0 where exact). RefusalError, before
-    any row, where the drawn coalitions cannot tell all superpixels apart. MissingExtraError without scikit-image.
+    its group's rows, where the drawn coalitions cannot tell all superpixels apart. MissingExtraError without scikit-image.
     """
     whole_number("samples", samples, at_least=2)
     parts = _Parts(images, segments, segmentation, superpixels)
