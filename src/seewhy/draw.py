@@ -54,7 +54,7 @@ def heatmap(raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
 
 
 def share_of_range(raw: FloatMap) -> FloatMap:
-    """Where each value lies between the least and the largest, in [0, 1]: for maps with an offset, whose zero says nothing."""
+    """Where each value lies between the least and the largest, in [0, 1]: for maps whose zero says nothing."""
     low, high = float(raw.min()), float(raw.max())
     shares: FloatMap = (raw - low) / (high - low) if high > low else np.zeros_like(raw)
     return shares

@@ -93,7 +93,7 @@ def _cells(record: Record) -> str:
     grid, geometry = record["grid"], record["image"]["geometry"]
     cells = " x ".join(map(str, grid))
     if geometry is not None and list(grid) == list(geometry["size"]):
-        return f"The region comes from layer {record['layer']}, resized to the picture: its edges are no finer than its cells."
+        return f"The region comes from layer {record['layer']}, resized to the picture: no edge is finer than a cell."
     if geometry is None:
         return f"Taken at layer {record['layer']}: {cells} cells; nothing finer can be read from it."
     height, width = (round(size / count) for size, count in zip(geometry["size"], grid, strict=True))
