@@ -17,7 +17,7 @@ SMALL = {
     "guided_integrated_gradients": {"steps": 6},
     "idgi": {"steps": 5},
     "rise": {"samples": 12},
-    "extremal_perturbation": {"iterations": 5},
+    "extremal_perturbation": {"iterations": 3},
     "lime": {"samples": 20, "segmentation": "grid", "superpixels": 9},
     "kernel_shap": {"samples": 60, "segmentation": "grid", "superpixels": 9},
 }

@@ -188,11 +188,11 @@ def test_smooth_grad_squared_and_var_grad_equal_their_twins_one_copy_at_a_time()
 
 def test_the_variants_of_smooth_grad_of_a_square_are_told_apart():
     # f = x^2 around 0.75 with sigma 0.5: E g = 2x, E g^2 = 4x^2 + 4s^2, Var g = 4s^2 (formulas 1.2)
-    x, wide = torch.tensor([0.75, 0.0, 1.0]).view(1, 1, 1, -1), {"noise": 0.5, "samples": 20_000}
+    x, wide = torch.tensor([0.75, 0.0, 1.0]).view(1, 1, 1, -1), {"noise": 0.5, "samples": 4000}
     wanted = {"smooth_grad": 1.5, "smooth_grad_squared": 4 * 0.75**2 + 1, "var_grad": 1.0}
     for method, value in wanted.items():
         e = sw.explain(model_of(square), x, method, **wide)
-        assert float(e.raw[0, 0, 0]) == pytest.approx(value, rel=0.03)
+        assert float(e.raw[0, 0, 0]) == pytest.approx(value, rel=0.06)
 
 
 def test_var_grad_of_a_linear_function_is_exactly_zero_and_its_square_the_squared_weights():
