@@ -40,7 +40,7 @@ def evidence(record: Record) -> list[str]:
         return [f"{MEANING[Status(record['status'])].capitalize()}."]
     numbers, warning = record["evidence"], record["validity"].get("warning")
     sentences = [f"Careful: {warning}."] if warning else []
-    if record["layer"]:
+    if record["layer"] or _coarse(record):
         sentences.append(_cells(record))
     sentences += _checks(record, numbers)
     if record["drawn_as"] == "positive" and record["map"]["min"] < 0:
@@ -92,12 +92,19 @@ def percent(value: float | None) -> str:
 def _cells(record: Record) -> str:
     grid, geometry = record["grid"], record["image"]["geometry"]
     cells = " x ".join(map(str, grid))
-    if geometry is not None and list(grid) == list(geometry["size"]):
+    where = f"Taken at layer {record['layer']}" if record["layer"] else "One value a token"
+    if geometry is not None and not _coarse(record):
         return f"The region comes from layer {record['layer']}, resized to the picture: no edge is finer than a cell."
     if geometry is None:
-        return f"Taken at layer {record['layer']}: {cells} cells; nothing finer can be read from it."
+        return f"{where}: {cells} cells; nothing finer can be read from it."
     height, width = (round(size / count) for size, count in zip(geometry["size"], grid, strict=True))
-    return f"Taken at layer {record['layer']}: {cells} cells of {height} x {width} pixels; nothing finer can be read from it."
+    return f"{where}: {cells} cells of {height} x {width} pixels; nothing finer can be read from it."
+
+
+def _coarse(record: Record) -> bool:
+    """Whether the map has cells larger than a pixel, as far as is known."""
+    geometry = record["image"]["geometry"]
+    return geometry is not None and list(record["grid"]) != list(geometry["size"])
 
 
 def _path(record: Record, numbers: dict[str, Any]) -> list[str]:

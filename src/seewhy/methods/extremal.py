@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from seewhy.errors import UsageError, real_number, whole_number
-from seewhy.methods.maps import Maps, by_groups, clean_run, norm, per_image
+from seewhy.methods.maps import Maps, by_groups, clean_run, join, norm, per_image
 from seewhy.methods.perturbation import linear_weights
 from seewhy.model import VisionModel
 from seewhy.perturb import gaussian_blur
@@ -22,6 +22,10 @@ TEMPERATURE = 1 / 20  # of the smooth maximum
 SOFT = 0.05  # of the mask's range: cells nearer than that to the area's quantile are no longer ranked
 BISECTIONS = 30  # to float32's resolution
 PENALTY, DOUBLINGS = 0.4, 6  # of the area, in units of the score's first gradient; it grows evenly over the iterations
+LOCAL = (
+    "a local optimum of a rough landscape: a picture that differs in the last digits may keep another region, with "
+    "another preserved_score"
+)
 
 
 @method(
@@ -56,13 +60,14 @@ def extremal_perturbation(
     k(u - v) q(v) of free values q in [0, 1] on a lattice (`step` pixels apart; None: 32 nodes a side), smax(f) = sum f
     exp(f / T) / sum exp(f / T), T = 1/20, k = 1 up to sigma / 2, then a Gaussian fall (sigma in pixels; None: 3 steps):
     no region is finer than that. M = m, (N, *axes) in [0, 1], no score units. Gradient steps with momentum from q = 1/2,
-    on the logit; lambda grows 64-fold over the iterations, until the area holds.
+    on the logit; lambda grows 64-fold over the iterations, and the area comes close to what is asked (see evidence).
     Ours, not the paper's: S is divided by the L1 norm of its first gradient by q, so that lambda means the same for
     every network and unit; smax is taken at the nodes and interpolated linearly; r falls from 1 to 0 within 0.05 of the
     mask's range and not at once, so that a tied region is not cut in raster order and float noise exchanges no ranks;
-    lambda, learning rate and kernel are set here, on photographs (the authors' code is CC BY-NC and was not used).
-    A long optimization amplifies float noise: a mask in a batch and alone agree to 1e-5 for tens of iterations, and may
-    differ at the rim of the region after hundreds.
+    lambda and learning rate are set here, on photographs. Kernel, T and the 8 blurs are settings of the authors' library,
+    of which no code is taken (CC BY-NC).
+    Images are optimized one at a time, one row a forward: the ascent amplifies rounding, which depends on the size of a
+    batch, until other regions are found. So a mask is the same in every batch, but one of several local optima.
     Evidence: preserved_score S(m * x); deleted_score, with m and 1 - m exchanged; shifted_score, with m moved by half
     the picture: same area, elsewhere; blurred_score; area, the mean of m; gradient_norm of the first iteration.
     UsageError for area outside (0, 1), step or sigma <= 0, momentum outside [0, 1).
@@ -71,8 +76,7 @@ def extremal_perturbation(
     lattice = _lattice(images.shape[2:], step, sigma, model.device)
     descent = _Descent(area, iterations, learning_rate, momentum)
 
-    def run(part: slice, question: Target, rows: Tensor) -> Maps:
-        x = images[part].to(model.device)
+    def one(x: Tensor, question: Target, rows: Tensor) -> Maps:
         settled, values, outputs = clean_run(model, x, question, rows)
         pyramid = _pyramid(x, blur)
         blurred = clean_run(model, pyramid[:, -1], settled, rows)[1]
@@ -82,7 +86,11 @@ def extremal_perturbation(
         shown = {"preserved_score": m, "deleted_score": 1 - m, "shifted_score": elsewhere}
         evidence = {name: model.answer(_perturbed(pyramid, v), settled, rows).values for name, v in shown.items()}
         evidence |= {"blurred_score": blurred, "area": m.flatten(1).mean(1), "gradient_norm": gradient_norm}
-        return Maps(m, settled, values, outputs, evidence)
+        return Maps(m, settled, values, outputs, evidence, notes=(LOCAL,))
+
+    def run(part: slice, question: Target, rows: Tensor) -> Maps:
+        x = images[part].to(model.device)
+        return join([one(x[i : i + 1], question.select(rows[i : i + 1]), rows[:1]) for i in range(len(x))])
 
     return by_groups(model, images, target, run)
 

@@ -261,10 +261,11 @@ def _trust(record: dict[str, Any]) -> str:
         parts.append(f"split-half correlation {number(numbers['split_half_correlation'])}")
     if numbers.get("fit") is not None:
         parts.append(f"fit {percent(numbers['fit'])}")
+    geometry = record["image"]["geometry"]
     if record["layer"]:
-        geometry = record["image"]["geometry"]
-        fine = geometry is not None and record["grid"] == geometry["size"]
-        parts.append(f"layer {record['layer']}" + ("" if fine else f", {' x '.join(map(str, record['grid']))} cells"))
+        parts.append(f"layer {record['layer']}")
+    if geometry is not None and record["grid"] != geometry["size"]:
+        parts.append(f"{' x '.join(map(str, record['grid']))} cells")
     if record["validity"]["warning"]:
         parts.append(record["validity"]["warning"].partition(":")[0])
     if not record["validity"]["target_used"]:
