@@ -37,6 +37,9 @@ each_method = pytest.mark.parametrize("method", ALL)
 each_method_of_any_target = pytest.mark.parametrize(
     "method", [name for name in ALL if name != "finer_cam"]
 )  # a class alone
+each_representative = pytest.mark.parametrize(
+    "method", REPRESENTATIVES
+)  # what the house does for these, it does for all
 each_cnn_method = pytest.mark.parametrize("method", [name for name in ALL if not METHODS[name].needs_attention])
 each_net = pytest.mark.parametrize("kind", sorted(NETS))
 each_pair = pytest.mark.parametrize(("method", "kind"), PAIRS)
@@ -225,8 +228,8 @@ def test_the_adaptive_rule_decides_per_image_whatever_the_batch(kind):
             assert e.evidence["gradient_rows"][i] == single.evidence["gradient_rows"][0]
 
 
-BATCHES = [(*pair, 8, size) for pair in PAIRS if pair[0] in REPRESENTATIVES for size in (1, 3, 8)]
-BATCHES += [(*pair, 4, size) for pair in PAIRS if pair[0] not in REPRESENTATIVES for size in (1, 3)]
+BATCHES = [(*pair, 8, size) for pair in PAIRS if pair[0] in REPRESENTATIVES[:4] for size in (1, 3, 8)]
+BATCHES += [(*pair, 4, size) for pair in PAIRS if pair[0] not in REPRESENTATIVES[:4] for size in (1, 3)]
 
 
 @pytest.mark.parametrize(("method", "kind", "n", "batch_size"), BATCHES)
@@ -328,7 +331,7 @@ def test_nothing_is_left_behind_after_success(method, kind):
 
 
 @each_cnn_method
-@pytest.mark.parametrize("after", [0, 1, 2, 3])
+@pytest.mark.parametrize("after", [0, 3])
 def test_nothing_is_left_behind_when_the_forward_fails(method, after):
     net = with_mixed_state(failing(after=10**9))
     net.after = net.calls_made + after
@@ -342,7 +345,7 @@ def test_nothing_is_left_behind_when_the_forward_fails(method, after):
 
 
 @each_method_of_any_target
-@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("after", [0, 3])
 def test_nothing_is_left_behind_when_the_target_fails(method, after):
     net = with_mixed_state(net_of(method))
     asked = []
@@ -359,7 +362,7 @@ def test_nothing_is_left_behind_when_the_target_fails(method, after):
     assert_nothing_left_behind(before, world(net))
 
 
-@each_method
+@each_representative
 @pytest.mark.parametrize("refused", [{"target": CLASSES}, {"target": [0]}, {"no_such": 1}, {"seed": -1}])
 def test_nothing_is_left_behind_after_a_usage_error(method, refused):
     net = with_mixed_state(net_of(method))
@@ -370,7 +373,7 @@ def test_nothing_is_left_behind_after_a_usage_error(method, refused):
 
 
 @each_cnn_method
-@pytest.mark.parametrize("how", ["in place", "replaced", "late"])
+@pytest.mark.parametrize("how", ["in place", "late"])
 def test_a_buffer_that_the_forward_writes_is_as_before(method, how):
     net = counting(how)
     model, before = wrapped(net), world(net)
@@ -465,7 +468,7 @@ def test_works_on_a_network_made_inside_inference_mode(method, kind):
         assert torch.equal(explain(wrapped(net), x, method).raw, wanted)
 
 
-@each_method_of_any_target
+@each_representative
 @pytest.mark.parametrize(
     "question",
     [
@@ -531,7 +534,7 @@ def test_a_default_dtype_of_float64_does_not_change_a_float32_map(method):
     assert same_to(raw, wanted)
 
 
-@each_method
+@each_representative
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_images_of_another_float_type_are_taken_as_pixels(method, dtype):
     model, x = shared(kind_of(method)), images(2).to(dtype)
@@ -623,7 +626,7 @@ def test_gradient_rows_are_spent_only_where_declared(method, kind):
 
 
 @pytest.mark.parametrize(("method", "given", "gradient_rows", "forward_rows"), COSTS)
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", [3])
 def test_the_cost_is_what_the_method_declares(method, given, gradient_rows, forward_rows, batch_size):
     model, x = wrapped(net_of(method, tiny_vit), batch_size=batch_size), images(4)
     e = sw.explain(model, x, method, **given)

@@ -337,7 +337,7 @@ def test_settings_that_cannot_be_meant_are_errors_before_any_row(method, given):
 @pytest.mark.parametrize("method", ["guided_integrated_gradients", "idgi", "integrated_gradients"])
 def test_every_path_is_complete_where_the_gradient_alone_is_blind(function, method):
     x = pixels(2.0) if function is saturation else pixels(3.0, 1.0)
-    e = sw.explain(model_of(function), x, method, baseline=torch.zeros_like(x), steps=1000)
+    e = sw.explain(model_of(function), x, method, baseline=torch.zeros_like(x), steps=250)
     assert float(e.evidence["score_difference"]) == 1.0
     assert float(e.evidence["completeness_gap"]) < 2e-2  # of IDGI, the one step that straddles the kink
 

@@ -38,7 +38,7 @@ LOCAL = (
     paper="Fong et al. 2019, arXiv:1910.08485, section 3",
     good_for="how small a part of the picture keeps the score (Fong 2019)",
     not_for="ranking pixels: the mask is nearly binary, and grows with the area that is asked for (Fong 2019)",
-    randomization="changes with the weights, from the last layer on (Fong 2019)",
+    randomization="its authors report that it changes with the weights (Fong 2019; second-hand)",
 )
 def extremal_perturbation(
     model: VisionModel,
