@@ -20,7 +20,7 @@ SMALL = {
     "occlusion": {"patch": 12},
     "extremal_perturbation": {"iterations": 2},
     "lime": {"samples": 12, "segmentation": "grid", "superpixels": 4},
-    "kernel_shap": {"samples": 40, "segmentation": "grid", "superpixels": 6},
+    "kernel_shap": {"samples": 60, "segmentation": "grid", "superpixels": 9},
 }
 
 COSTS = [  # method, parameters, gradient rows, forward rows an image
