@@ -1,4 +1,9 @@
+import itertools
+import math
+
+import pytest
 import torch
+from torch import nn
 from twins import sobel
 
 import seewhy as sw
@@ -40,3 +45,14 @@ def test_a_random_map_does_not_depend_on_its_neighbors():
     assert torch.equal(
         sw.explain(tiny_cnn(), x, "random_map").raw[1], sw.explain(tiny_cnn(), x[1:2], "random_map").raw[0]
     )
+
+
+@pytest.mark.parametrize("size", [(32, 32), (8, 20), (9,), (4, 6, 8)])
+def test_the_center_map_is_a_bump_pixel_by_pixel(size):
+    e = sw.explain(
+        nn.Sequential(nn.Flatten(), nn.Linear(3 * math.prod(size), 3)), torch.rand(2, 3, *size), "center_map"
+    )
+    for place in itertools.product(*[(0, length // 2, length - 1) for length in size]):
+        distance = sum(((p - (length - 1) / 2) / (length / 4)) ** 2 for p, length in zip(place, size, strict=True))
+        assert float(e.raw[1][place]) == pytest.approx(math.exp(-distance / 2), rel=1e-5)
+    assert torch.equal(e.raw[0], e.raw[1])

@@ -251,3 +251,12 @@ def test_a_variant_checks_its_parameters_before_any_row(method, given):
     with pytest.raises(sw.UsageError):
         sw.explain(model, images(1), method, 1, **given)
     assert (model.forward_rows, model.gradient_rows) == (0, 0)
+
+
+def test_gradient_x_input_equals_its_twin_pixel_by_pixel():
+    net, x = tiny_cnn(), images(1)
+    e = sw.explain(net, x, "gradient_x_input", 1, channels="l2")
+    slope = autograd_gradient(lambda z: net(z[None])[0, 1], x[0])
+    for i, j in ((0, 0), (5, 9), (31, 16)):
+        twin = sum((x[0, c, i, j] * slope[c, i, j]) ** 2 for c in range(3)) ** 0.5
+        assert float(e.raw[0, i, j]) == pytest.approx(float(twin), rel=1e-4)

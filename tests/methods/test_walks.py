@@ -12,7 +12,7 @@ from twins import autograd_gradient
 import seewhy as sw
 from nets import images, tiny_cnn, tiny_residual
 from seewhy.methods.quadrature import nodes_and_weights
-from seewhy.perturb import BASELINES, Diffusion, baseline_images
+from seewhy.perturb import BASELINES, Diffusion, baseline_images, image_generator
 
 WALKS = ["expected_gradients", "guided_integrated_gradients", "idgi"]
 
@@ -351,3 +351,19 @@ def test_memory_is_flat_in_steps(method):
         sw.explain(sw.wrap(net, batch_size=4), x, method, 1, **given)
     handle.remove()
     assert max(peaks) <= 4
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_expected_gradients_equals_its_twin_one_sample_at_a_time(batch_size):
+    net, x, references = tiny_cnn(), images(2), images(3, seed=4)
+    e = sw.explain(
+        sw.wrap(net, batch_size=batch_size), x, "expected_gradients", 1, references=references, samples=5, seed=2
+    )
+    for i in range(2):
+        generator = image_generator(x[i], 2)
+        picks, places = torch.randint(3, (5,), generator=generator), torch.rand(5, generator=generator)
+        total = torch.zeros(3, 32, 32)
+        for pick, place in zip(picks.tolist(), places.tolist(), strict=True):
+            way = x[i] - references[pick]
+            total += way * autograd_gradient(score_of(net), references[pick] + place * way)
+        assert same(e.raw[i], total.sum(0) / 5)
