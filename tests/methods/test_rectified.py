@@ -108,7 +108,14 @@ def test_where_all_signals_are_positive_guided_is_the_gradient():
 @pytest.mark.parametrize("method", ["guided_backprop", "deconvnet", "guided_grad_cam"])
 @pytest.mark.parametrize(
     ("activation", "named"),
-    [(nn.SiLU(), "2 SiLU"), (nn.GELU(), "2 GELU"), (nn.LeakyReLU(), "2 LeakyReLU"), (nn.Identity(), "no activation")],
+    [
+        (nn.Hardtanh(-1, 1), "2 clamp at another bound"),
+        (lambda x: x.clamp(min=-0.5), "2 clamp at another bound"),
+        (nn.SiLU(), "2 SiLU"),
+        (nn.GELU(), "2 GELU"),
+        (nn.LeakyReLU(), "2 LeakyReLU"),
+        (nn.Identity(), "no activation"),
+    ],
 )
 def test_a_network_without_a_relu_is_refused_and_told_what_it_has(method, activation, named):
     with pytest.raises(sw.RefusalError, match=named):

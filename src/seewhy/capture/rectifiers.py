@@ -68,6 +68,8 @@ def gate_relus(module: nn.Module, last: Any, rule: Rule) -> Gates:
             relus += 1
         elif name in OTHER_ACTIVATIONS:
             others[OTHER_ACTIVATIONS[name]] += 1
+        elif name in LOWER_BOUND:
+            others["clamp at another bound than 0"] += 1
         elif name.endswith("Backward"):  # code of the user's own: no rule of ours can look inside
             others[name.removesuffix("Backward")] += 1
     not_covered = tuple(f"{count} {name}" for name, count in sorted(others.items()))
