@@ -137,3 +137,10 @@ def test_images_that_cannot_be_read_are_listed_and_not_averaged(seewhy, tmp_path
     assert code == 3
     assert "mean of 1 images" in out
     assert "skipped" in err
+
+
+def test_a_logit_and_a_probability_stand_apart_on_the_page(seewhy, tmp_path):  # noqa: F811
+    code, _, _ = seewhy("explain", "cat.png", *TINY, "--method", "grad_cam", "--method", "occlusion", "--out", "run")
+    assert code == 0
+    page = (tmp_path / "run" / "index.html").read_text("utf-8")
+    assert page.count("Explained is the logit of") == page.count("Explained is the probability of") == 1

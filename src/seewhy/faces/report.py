@@ -71,10 +71,11 @@ def _photos(rows: Sequence[Row]) -> list[dict[str, Any]]:
             }
         card = _card(record, raw)
         if not words.is_control(record):
-            asked = photos[key]["asked"].setdefault(
-                words.heading(record), {"exactly": words.question(record), "cards": []}
-            )
-            asked["cards"].append(card)
+            question = (
+                words.heading(record),
+                words.question(record),
+            )  # on its scale: logit and probability stand apart
+            photos[key]["asked"].setdefault(question, []).append(card)
         else:
             photos[key]["controls"].append(card)
     return list(photos.values())
