@@ -13,7 +13,7 @@ ORDER = [
     ["registry"],
     ["capture"],
     ["target"],
-    ["layers", "throughput"],
+    ["layers", "throughput", "normalization"],
     ["attention"],
     ["model"],
     ["wrapping"],

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import UsageError, known_name
 
 BASELINES = {  # and why one would take it
     "black": "the absence of light, the choice of the Integrated Gradients paper for photographs; black things show nothing",
@@ -35,6 +35,7 @@ def baseline_images(
         return _user_baseline(images, baseline)
     if not isinstance(baseline, str):
         raise UsageError(f"a baseline is one of {', '.join(BASELINES)} or a tensor, not {type(baseline).__name__}.")
+    known_name("baseline", baseline, BASELINES)
     if baseline == "black":
         return torch.zeros_like(images)
     if baseline == "white":
@@ -45,12 +46,10 @@ def baseline_images(
     if baseline == "normalization_mean":
         color = torch.tensor(neutral if neutral is not None else (0.0,), dtype=images.dtype, device=images.device)
         return color.view(1, -1, *[1] * len(axes)).expand_as(images)
-    if baseline == "noise":
-        noise = [torch.rand(image.shape, generator=image_generator(image, seed)) for image in images]
-        return torch.stack(noise).to(images)
     if baseline == "blur":
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
-    raise UsageError(f"unknown baseline {baseline!r}: {near_names(baseline, BASELINES)}")
+    noise = [torch.rand(image.shape, generator=image_generator(image, seed), dtype=torch.float32) for image in images]
+    return torch.stack(noise).to(images)
 
 
 def baseline_reason(baseline: str | Tensor) -> str:

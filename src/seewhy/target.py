@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import UsageError, known_name, near_names
 
 Scale = Literal["logit", "probability", "log_probability", "output"]
 Task = Literal["multiclass", "multilabel", "binary", "regression", "segmentation", "detection"]
@@ -39,8 +39,7 @@ class Target:
 
     def on(self, scale: Scale) -> "Target":
         """The same question on another scale."""
-        if scale not in SCALES:
-            raise UsageError(f"unknown scale {scale!r}: {near_names(str(scale), SCALES)}")
+        known_name("scale", scale, SCALES)
         return self if scale == self.scale else replace(self, scale=scale)
 
     def settle(self, outputs: Any, rows: Tensor) -> "Target":

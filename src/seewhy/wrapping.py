@@ -6,7 +6,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor, nn
 
-from seewhy.errors import UsageError, near_names, real_number, whole_number
+from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.model import PRECISIONS, Precision, VisionModel
 from seewhy.target import TASKS, Task
 
@@ -89,10 +89,8 @@ def _check_wrap(
     if batch_size is not None:
         whole_number("batch_size", batch_size, at_least=1)
     for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
-        if value not in known:
-            raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), known)}")
-    if interpolation not in INTERPOLATIONS:
-        raise UsageError(f"unknown interpolation {interpolation!r}: {near_names(str(interpolation), INTERPOLATIONS)}")
+        known_name(name, value, known)
+    known_name("interpolation", interpolation, INTERPOLATIONS)
 
 
 def bare(module: nn.Module) -> VisionModel:

@@ -4,29 +4,9 @@ import sys
 
 import pytest
 import torch
-from zoo import bomb, broken, cat, good
+from zoo import TINY, bomb, broken, cat, good
 
-from seewhy.faces import cli
 from seewhy.faces.cli import explain as command
-
-TINY = ("--model", "timm:test_resnet", "--weights", "random")
-
-
-@pytest.fixture
-def seewhy(tmp_path, monkeypatch, capsys):
-    """Runs a command line in a folder of its own: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    cat().save(tmp_path / "cat.png")
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["seewhy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return end.value.code, captured.out, captured.err
-
-    return run
 
 
 def test_explain_writes_a_run_folder_and_prints_the_page(seewhy, tmp_path):

@@ -4,17 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from test_cli import TINY, seewhy  # noqa: F401  # the fixture
-from zoo import cat
+from zoo import TINY, cat
 
 import seewhy as sw
 from seewhy.faces import words
+from seewhy.faces.cli import explain as command
 from seewhy.registry import METHODS
 
 sw.methods()
 
 
-def test_the_table_compares_every_method(seewhy):  # noqa: F811
+def test_the_table_compares_every_method(seewhy):
     code, out, err = seewhy("methods")
     assert code == 0
     heads = ("method", "map on", "by class", "complete", "cost per image", "for", "not for", "when randomized", "paper")
@@ -25,7 +25,7 @@ def test_the_table_compares_every_method(seewhy):  # noqa: F811
 
 
 @pytest.mark.parametrize("name", ["guided_backprop", "eigen_cam", "integrated_gradients"])
-def test_one_method_is_shown_in_full(seewhy, name):  # noqa: F811
+def test_one_method_is_shown_in_full(seewhy, name):
     code, out, _ = seewhy("methods", name)
     info = METHODS[name]
     assert code == 0
@@ -35,7 +35,7 @@ def test_one_method_is_shown_in_full(seewhy, name):  # noqa: F811
     assert json.loads(out)["name"] == name
 
 
-def test_an_unknown_method_gets_near_names(seewhy):  # noqa: F811
+def test_an_unknown_method_gets_near_names(seewhy):
     code, _, err = seewhy("methods", "guided_backpropagation")
     assert code == 2
     assert "guided_backprop" in err
@@ -51,7 +51,7 @@ def test_every_declaration_names_its_sources():
             assert "(" in info.not_for, f"{info.name}: where is it said?"
 
 
-def test_a_class_asked_of_a_class_agnostic_method_is_one_line_before_any_work(seewhy):  # noqa: F811
+def test_a_class_asked_of_a_class_agnostic_method_is_one_line_before_any_work(seewhy):
     code, _, err = seewhy("explain", "cat.png", *TINY, "--method", "eigen_cam", "--target", "1")
     assert code == 2
     assert "same map for every class" in err
@@ -64,14 +64,14 @@ def test_a_class_asked_of_a_class_agnostic_method_is_one_line_before_any_work(se
     assert not words.is_control(row)
 
 
-def test_the_warning_of_guided_backprop_stands_first_in_its_evidence(seewhy):  # noqa: F811
+def test_the_warning_of_guided_backprop_stands_first_in_its_evidence(seewhy):
     code, out, _ = seewhy("explain", "cat.png", *TINY, "--method", "guided_backprop", "--json")
     assert code == 0
     (row,) = json.loads(out)["rows"]
     assert "image more than the model" in words.evidence(row)[0]
 
 
-def test_the_rows_of_long_methods_are_said_before_they_start(seewhy):  # noqa: F811
+def test_the_rows_of_long_methods_are_said_before_they_start(seewhy):
     code, _, err = seewhy("explain", "cat.png", *TINY, "--method", "rise", "--param", "samples=300")
     assert code == 0
     assert "at most 301 forward and 0 gradient rows" in err
@@ -80,7 +80,7 @@ def test_the_rows_of_long_methods_are_said_before_they_start(seewhy):  # noqa: F
     assert (code, json.loads(out)["forward_rows"]) == (0, channels + 1)
 
 
-def test_a_mean_image_is_a_baseline(seewhy, tmp_path):  # noqa: F811
+def test_a_mean_image_is_a_baseline(seewhy, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     cat().save(folder / "a.png")
@@ -103,7 +103,7 @@ def test_a_mean_image_is_a_baseline(seewhy, tmp_path):  # noqa: F811
     assert again["parameters"]["baseline"] == row["parameters"]["baseline"]
 
 
-def test_references_are_a_folder(seewhy, tmp_path):  # noqa: F811
+def test_references_are_a_folder(seewhy, tmp_path):
     (tmp_path / "photos").mkdir()
     cat().rotate(90).save(tmp_path / "photos" / "b.png")
     given = ("--method", "expected_gradients", "--param", "samples=4", "--param", "references=photos", "--json")
@@ -124,14 +124,14 @@ def test_references_are_a_folder(seewhy, tmp_path):  # noqa: F811
         (("explain", "cat.png", *TINY, "--method", "rise", "--param", "samples=many"), "samples"),
     ],
 )
-def test_what_cannot_be_meant_is_one_line(seewhy, tmp_path, arguments, message):  # noqa: F811
+def test_what_cannot_be_meant_is_one_line(seewhy, tmp_path, arguments, message):
     (tmp_path / "broken.npy").write_text("no array")
     code, _, err = seewhy(*arguments)
     assert code == 2
     assert message in err
 
 
-def test_images_that_cannot_be_read_are_listed_and_not_averaged(seewhy, tmp_path):  # noqa: F811
+def test_images_that_cannot_be_read_are_listed_and_not_averaged(seewhy, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"")
     code, out, err = seewhy("mean-image", "cat.png", "broken.png", *TINY)
     assert code == 3
@@ -139,8 +139,20 @@ def test_images_that_cannot_be_read_are_listed_and_not_averaged(seewhy, tmp_path
     assert "skipped" in err
 
 
-def test_a_logit_and_a_probability_stand_apart_on_the_page(seewhy, tmp_path):  # noqa: F811
+def test_a_logit_and_a_probability_stand_apart_on_the_page(seewhy, tmp_path):
     code, _, _ = seewhy("explain", "cat.png", *TINY, "--method", "grad_cam", "--method", "occlusion", "--out", "run")
     assert code == 0
     page = (tmp_path / "run" / "index.html").read_text("utf-8")
     assert page.count("Explained is the logit of") == page.count("Explained is the probability of") == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "timed"), [("occlusion", [False]), ("gradient", [True]), ("smooth_grad", [False, True])]
+)
+def test_a_forecast_times_the_kind_of_row_that_is_spent(seewhy, monkeypatch, method, timed):
+    kinds = []
+    monkeypatch.setattr(command, "_seconds_per_row", lambda network, gradient: kinds.append(gradient) or 0.5)
+    code, out, _ = seewhy("explain", "cat.png", *TINY, "--method", method, "--dry-run", "--json")
+    forecast = json.loads(out)
+    assert (code, kinds) == (0, timed)
+    assert forecast["seconds"] == (forecast["forward_rows"] + forecast["gradient_rows"]) / 2

@@ -9,6 +9,9 @@ from PIL import Image
 CHELSEA = Path(importlib.util.find_spec("skimage").origin).parent / "data" / "chelsea.png"
 
 
+TINY = ("--model", "timm:test_resnet", "--weights", "random")  # a network for the command line
+
+
 def cat(size=(96, 80)):
     return Image.open(CHELSEA).convert("RGB").resize(size)
 

@@ -137,6 +137,11 @@ def test_noise_depends_on_the_image_and_the_seed_alone():
     assert torch.equal(first[2], baseline_images(x[2:], "noise", seed=1)[0])
     assert not torch.equal(first, second)
     assert 0 <= float(first.min()) < float(first.max()) < 1
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(baseline_images(x, "noise", seed=1), first)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_compliance_preset_says_what_it_used_and_keeps_its_limits():

@@ -202,7 +202,7 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
         approximations.append("the path integral of at least one row is not converged: see its evidence")
     digits = PRECISIONS[model.precision] if model.precision != "float32" else model.dtype
-    if info.family == "perturbation" and digits in (torch.bfloat16, torch.float16):
+    if info.uses_target and not info.needs_gradients and digits in (torch.bfloat16, torch.float16):
         lost = f"{100 * torch.finfo(digits).eps:.1g} %"
         approximations.append(
             f"scores have few digits in {model.precision}: differences below {lost} of a score are lost"

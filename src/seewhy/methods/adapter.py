@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import RefusalError, UsageError, near_names
-from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, clean_run, reduce_channels
-from seewhy.methods.quadrature import completeness_gap
+from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, clean_run, completeness, reduce_channels
 from seewhy.model import VisionModel
+from seewhy.normalization import normalized, pixels
 from seewhy.registry import MethodInfo, declare
 from seewhy.target import Target
 
@@ -41,12 +41,13 @@ def from_captum(attribution: type[Any], **arguments: Any) -> MethodInfo:
         def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
             x = images[part].to(model.device)
             settled, values, outputs = clean_run(model, x, chosen, rows)
-            z, own = _normalized(model, x), {k: _of_part(k, v, part, len(images)) for k, v in given.items()}
+            z, own = (
+                normalized(x, model.mean, model.std),
+                {k: _of_part(k, v, part, len(images)) for k, v in given.items()},
+            )
             shares = _attribute(model, attribution, built, own, z, settled.at(settled.index, rows))
             change = values - _base(model, title, own.get("baselines"), z, settled, rows)
-            gap, relative = completeness_gap(shares, change)
-            evidence = {"completeness_gap": gap, "completeness_gap_relative": relative, "score_difference": change}
-            return Maps(reduce_channels(shares, channels), settled, values, outputs, evidence)
+            return Maps(reduce_channels(shares, channels), settled, values, outputs, completeness(shares, change))
 
         return by_groups(model, images, target, run)
 
@@ -141,28 +142,12 @@ def _attribute(
 def _base(model: VisionModel, title: str, baselines: Any, z: Tensor, target: Target, rows: Tensor) -> Tensor:
     """S(x') for every image, (g,)."""
     if title in OVER_A_DISTRIBUTION and isinstance(baselines, Tensor):
-        scores = [clean_run(model, _pixels(model, b.expand_as(z)), target, rows)[1] for b in baselines.to(z)]
+        scores = [
+            clean_run(model, pixels(b.expand_as(z), model.mean, model.std), target, rows)[1] for b in baselines.to(z)
+        ]
         return torch.stack(scores).mean(0)
     start = torch.zeros_like(z) + (0 if baselines is None else torch.as_tensor(baselines).to(z))
-    return clean_run(model, _pixels(model, start), target, rows)[1]
-
-
-def _moments(model: VisionModel, like: Tensor) -> tuple[Tensor, Tensor]:
-    shape = (1, -1, *[1] * (like.ndim - 2))
-    mean, std = (
-        torch.tensor(v, dtype=like.dtype, device=like.device) for v in (model.mean or (0.0,), model.std or (1.0,))
-    )
-    return mean.view(shape), std.view(shape)
-
-
-def _normalized(model: VisionModel, x: Tensor) -> Tensor:
-    mean, std = _moments(model, x)
-    return (x - mean) / std
-
-
-def _pixels(model: VisionModel, z: Tensor) -> Tensor:
-    mean, std = _moments(model, z)
-    return z * std + mean
+    return clean_run(model, pixels(start, model.mean, model.std), target, rows)[1]
 
 
 def _of_part(name: str, value: Any, part: slice, n: int) -> Any:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import known_name
 from seewhy.methods.maps import Maps, by_groups, norm, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
@@ -45,7 +45,7 @@ def attention_rollout(
     The code of vit-explain differs: it divides column j by the sum of row j, and drops the lowest 90 % of all weights.
     """
     del ignore_target  # says that the caller knows; checked before the call
-    _check("heads", heads, ("mean", "max", "min"))
+    known_name("heads", heads, ("mean", "max", "min"))
     attention = model.attention(images.shape[1:], target)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
@@ -134,7 +134,7 @@ def le_grad(model: VisionModel, images: Tensor, target: Target, *, pooling: Pool
     The authors' code takes the last two blocks by default, normalizes features (CLIP) and scales maps to [0, 1]; we take all
     blocks, as the paper does, through the network's own head. RefusalError where blocks cannot be told apart.
     """
-    _check("pooling", pooling, ("mean", "head"))
+    known_name("pooling", pooling, ("mean", "head"))
     attention = model.attention(images.shape[1:], target)
     notes = () if pooling == "head" or bool(attention.read.all()) else (NOT_ITS_OWN_HEAD,)
 
@@ -174,8 +174,3 @@ def _fused(weights: Tensor, heads: Heads) -> Tensor:
 def _times(rows: Tensor, matrices: Tensor) -> Tensor:
     """A row vector (R, N) times a matrix (R, N, N), per image."""
     return torch.einsum("rq,rqk->rk", rows, matrices)
-
-
-def _check(name: str, given: str, known: tuple[str, ...]) -> None:
-    if given not in known:
-        raise UsageError(f"unknown {name} {given!r}: {near_names(str(given), known)}")

@@ -5,8 +5,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from seewhy.data.geometry import resize
 from seewhy.errors import known_name
 from seewhy.layers import Layer
 from seewhy.methods.cam import LayerChoice, weighted
@@ -19,7 +19,6 @@ ScoreWeights = Literal["class_softmax", "increase", "channel_softmax"]
 AblationWeights = Literal["drop", "relative", "slope"]
 SCORE_WEIGHTS, ABLATION_WEIGHTS = ("class_softmax", "increase", "channel_softmax"), ("drop", "relative", "slope")
 Ask = Callable[[Tensor, Tensor], Tensor]  # image and channel of each row, (R,) and (R,) -> its number, (R,)
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @method(
@@ -144,7 +143,7 @@ def score_cam(
 
 def _stretched(activations: Tensor, size: torch.Size) -> Tensor:
     """One channel a row, (R, 1, *grid), as masks (R, 1, *size): upsampled, then min-max to [0, 1]."""
-    masks = functional.interpolate(activations, size=size, mode=MODES[len(size)], align_corners=False)
+    masks = resize(activations[:, 0], size)[:, None]
     low, high = masks.flatten(1).amin(1), masks.flatten(1).amax(1)
     spread = (high - low).clamp_min(torch.finfo(masks.dtype).tiny)
     return (masks - per_image(low, masks)) / per_image(spread, masks)

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from seewhy.data.geometry import resize
 from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.layers import Layer
 from seewhy.methods.cam import VARIANTS, LayerChoice, Variant, grad_cam_map, hires_cam_map
@@ -19,7 +19,6 @@ from seewhy.target import Target, of, scores
 Fusion = Literal["paper", "all", "none"]
 FUSIONS = ("paper", "all", "none")
 SHALLOW = 4  # a grid this many times finer than the last one's; of VGG16's five stages the first three, as in the paper
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 @method(
@@ -85,8 +84,7 @@ def _fused(alone: Sequence[Tensor], size: torch.Size, fusion: Fusion, gamma: flo
         finer = min(a / b for a, b in zip(each.shape[1:], alone[-1].shape[1:], strict=True))
         if fusion == "all" or (fusion == "paper" and finer >= SHALLOW):
             share = torch.tanh(gamma * share)
-        mode = MODES[len(size)]
-        resized.append(functional.interpolate(share[:, None], size=size, mode=mode, align_corners=False)[:, 0])
+        resized.append(resize(share, size))
     return torch.stack(resized).amax(0)
 
 

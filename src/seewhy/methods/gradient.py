@@ -13,9 +13,11 @@ from seewhy.methods.maps import (
     by_groups,
     check_channels,
     clean_run,
+    halves_of,
     norm,
     per_image,
     reduce_channels,
+    sampling_error,
     table,
 )
 from seewhy.model import VisionModel
@@ -196,7 +198,7 @@ def var_grad(
         raw = reduce_channels(_variance(sums.sum(1) / samples), channels)
         first_second = sums / _halves(samples, sums, 1)
         even, odd = (reduce_channels(_variance(first_second[:, half]), channels) for half in (0, 1))
-        evidence = {"gradient_norm": norm(clean), "sampling_error": _sampling_error(even, odd, raw)}
+        evidence = {"gradient_norm": norm(clean), "sampling_error": sampling_error(even, odd, raw)}
         return Maps(raw, answer.target, answer.values, table(answer.outputs), evidence)
 
     return by_groups(model, images, target, run)
@@ -228,7 +230,7 @@ def _over_noise(
         mean = sums.sum(0) / samples
         raw = reduce_channels(mean, channels)
         even, odd = (reduce_channels(half, channels) for half in sums / _halves(samples, sums, 0))
-        evidence = {"gradient_norm": norm(mean), "sampling_error": _sampling_error(even, odd, raw)}
+        evidence = {"gradient_norm": norm(mean), "sampling_error": sampling_error(even, odd, raw)}
         return Maps(raw, settled, values, outputs, evidence)
 
     return by_groups(model, images, target, run)
@@ -241,14 +243,8 @@ def _check_noise(samples: int, noise: float) -> None:
 
 def _halves(samples: int, like: Tensor, axis: int) -> Tensor:
     """How many samples are even and odd, shaped to divide what has these two along `axis`."""
-    counts = torch.tensor([-(-samples // 2), samples // 2], device=like.device, dtype=like.dtype)
+    counts = torch.tensor(halves_of(samples), device=like.device, dtype=like.dtype)
     return counts.view(2, *[1] * (like.ndim - axis - 1))
-
-
-def _sampling_error(even: Tensor, odd: Tensor, raw: Tensor) -> Tensor:
-    """Half the relative L1 distance of two half-means: an estimate of the error of their mean, (g,)."""
-    error = (even - odd).abs().flatten(1).sum(1) / (2 * raw.abs().flatten(1).sum(1))
-    return error.nan_to_num(0.0)
 
 
 def _sums_over_noise(

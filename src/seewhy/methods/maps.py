@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.errors import RefusalError, UsageError, known_name
 from seewhy.layers import Layer
 from seewhy.model import VisionModel
 from seewhy.perturb import PIXEL_BASELINES, baseline_images
@@ -103,6 +103,28 @@ def masked_runs(
     model.in_batches(samples * g, x.shape[1:], run)
 
 
+def completeness(parts: Tensor, change: Tensor) -> dict[str, Tensor]:
+    """Evidence of maps whose parts (N, ...) are to sum to a change of the score (N,): the gap, and what it should be.
+
+    completeness_gap = |sum - change|; completeness_gap_relative, over |change|: 0 where both vanish, inf where only the
+    change does; score_difference = change.
+    """
+    gap = (parts.flatten(1).sum(1) - change).abs()
+    relative = torch.where(gap == 0, gap, gap / change.abs())
+    return {"completeness_gap": gap, "completeness_gap_relative": relative, "score_difference": change}
+
+
+def halves_of(samples: int) -> tuple[int, int]:
+    """How many of the samples 0, 1, 2, ... are even, and how many odd."""
+    return -(-samples // 2), samples // 2
+
+
+def sampling_error(even: Tensor, odd: Tensor, mean: Tensor) -> Tensor:
+    """Half the relative L1 distance of two half-means (N, ...): an estimate of the error of their mean, (N,)."""
+    error = (even - odd).abs().flatten(1).sum(1) / (2 * mean.abs().flatten(1).sum(1))
+    return error.nan_to_num(0.0)
+
+
 def table(outputs: Any) -> Tensor | None:
     """The (N, classes) score table of an output, float32; None where it has another form."""
     try:
@@ -114,8 +136,7 @@ def table(outputs: Any) -> Tensor | None:
 
 def check_channels(channels: str) -> None:
     """UsageError for an unknown channel rule."""
-    if channels not in CHANNELS:
-        raise UsageError(f"unknown channel rule {channels!r}: {near_names(str(channels), CHANNELS)}")
+    known_name("channel rule", channels, CHANNELS)
 
 
 def reduce_channels(values: Tensor, channels: str) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.errors import UsageError, near_names, real_number, whole_number
+from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.methods.maps import Channels, Maps, background, by_groups, check_channels
 from seewhy.methods.quadrature import LEAST_ROWS, RULES, Path, Tolerance, integrate, maps_of, straight
 from seewhy.model import VisionModel
@@ -177,8 +177,7 @@ def _effort(preset: str | None, given: Effort) -> Effort:
     """The preset's settings; UsageError where one was given as well and says something else."""
     if preset is None:
         return given
-    if preset not in PRESETS:
-        raise UsageError(f"unknown preset {preset!r}: {near_names(str(preset), PRESETS)}")
+    known_name("preset", preset, PRESETS)
     wanted = PRESETS[preset]
     for name, value in asdict(given).items():
         if value not in (getattr(Effort(), name), getattr(wanted, name)):
@@ -195,8 +194,7 @@ def _checked(effort: Effort, steps: int, channels: str) -> Tolerance:
     real_number("tolerance", effort.tolerance, at_least=0, above=True)
     if effort.path_tolerance is not None:
         real_number("path_tolerance", effort.path_tolerance, at_least=0, above=True)
-    if effort.rule not in RULES:
-        raise UsageError(f"unknown rule {effort.rule!r}: {near_names(str(effort.rule), RULES)}")
+    known_name("rule", effort.rule, RULES)
     if effort.rule == "adaptive" and effort.max_rows < LEAST_ROWS:
         raise UsageError(
             f"the adaptive rule begins with {LEAST_ROWS} rows; max_rows={effort.max_rows} is less. Use a fixed rule."

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy.methods.maps import Maps, clean_run, norm, per_image, reduce_channels
+from seewhy.methods.maps import Maps, clean_run, completeness, norm, per_image, reduce_channels
 from seewhy.model import VisionModel
 from seewhy.target import Target
 
@@ -77,15 +77,13 @@ def maps_of(integrals: Sequence[Integral], tolerance: Tolerance, channels: str) 
 
     shares, change = mean([i.shares for i in integrals]), mean([i.change for i in integrals])
     raw = reduce_channels(shares, channels)
-    gap, relative = completeness_gap(shares, change)
+    complete = completeness(shares, change)
     error = relative_l1(raw, reduce_channels(mean([i.coarse for i in integrals]), channels))
     evidence = {
-        "completeness_gap": gap,
-        "completeness_gap_relative": relative,
+        **complete,
         "path_error": error,
-        "converged": (relative <= tolerance.gap) & (error <= tolerance.path),
+        "converged": (complete["completeness_gap_relative"] <= tolerance.gap) & (error <= tolerance.path),
         "gradient_norm": mean([i.gradient_norm for i in integrals]),
-        "score_difference": change,
         "gradient_rows": torch.stack([i.gradient_rows for i in integrals]).sum(0),
         "forward_rows": torch.stack([i.forward_rows for i in integrals]).sum(0),
     }
@@ -227,7 +225,7 @@ class _Panels:
         change, fine, coarse = self.edges[i, -1] - self.edges[i, 0], self.fine[i], self.coarse[i]
         total = reduce_channels(fine.sum(0)[None], channels)
         error = float(relative_l1(total, reduce_channels(coarse.sum(0)[None], channels)))
-        gap = float(completeness_gap(fine.sum(0)[None], change[None])[1])
+        gap = float(completeness(fine.sum(0)[None], change[None])["completeness_gap_relative"])
         tiny = torch.finfo(torch.float32).tiny
         gaps = (fine.flatten(1).sum(1) - self.edges[i].diff()).abs() / change.abs().clamp_min(tiny)
         errors = (fine - coarse).abs().flatten(1).sum(1) / fine.sum(0).abs().sum().clamp_min(tiny)
@@ -247,12 +245,6 @@ def _weights(k: int, n: int) -> tuple[float, float]:
     h = 1 / (n * PANELS)
     end = 0.5 if k in (0, n) else 1.0
     return h * end, 2 * h * end if k % 2 == 0 else 0.0
-
-
-def completeness_gap(shares: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
-    """|sum M - change|, and the same over |change|: 0 where both vanish, inf where only the change does."""
-    gap = (shares.flatten(1).sum(1) - change).abs()
-    return gap, torch.where(gap == 0, gap, gap / change.abs())
 
 
 def relative_l1(fine: Tensor, coarse: Tensor) -> Tensor:

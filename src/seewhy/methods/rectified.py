@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from seewhy.capture import Rule
+from seewhy.data.geometry import resize
 from seewhy.methods.cam import LayerChoice, grad_cam
 from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, norm, reduce_channels, table
 from seewhy.model import Answer, VisionModel
@@ -96,8 +96,7 @@ def guided_grad_cam(
         x = images[part].to(model.device)
         coarse = grad_cam(model, x, chosen, layer=layer)
         signal, answer = model.input_gradients(x, coarse.target, rows, "guided")
-        mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[x.ndim - 2]
-        region = functional.interpolate(coarse.raw.clamp_min(0)[:, None], x.shape[2:], mode=mode, align_corners=False)
+        region = resize(coarse.raw.clamp_min(0), tuple(x.shape[2:]))[:, None]
         evidence = {**coarse.evidence, **_gated(answer)}
         raw = reduce_channels(signal * region, channels)
         return replace(coarse, raw=raw, evidence=evidence, notes=(*coarse.notes, *_not_covered(answer)))

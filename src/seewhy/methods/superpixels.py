@@ -9,9 +9,8 @@ from math import comb, pi, sqrt
 import torch
 from torch import Tensor
 
-from seewhy.errors import MissingExtraError, RefusalError, UsageError, near_names, real_number, whole_number
-from seewhy.methods.maps import Maps, background, by_groups, clean_run, masked_runs
-from seewhy.methods.quadrature import completeness_gap
+from seewhy.errors import MissingExtraError, RefusalError, UsageError, known_name, real_number, whole_number
+from seewhy.methods.maps import Maps, background, by_groups, clean_run, completeness, masked_runs
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method
@@ -150,12 +149,9 @@ def kernel_shap(
         sizes = list(starmap(_sizes, zip(labels, counts, strict=True)))
         shares = [fit.weights / size for fit, size in zip(fits, sizes, strict=True)]
         raw = torch.stack(list(starmap(_painted, zip(shares, labels, strict=True)))).to(values)
-        gap, relative = completeness_gap(raw, values - empty)
         spent = torch.tensor([len(z) for z, _ in drawn], device=values.device)
         evidence = {
-            "completeness_gap": gap,
-            "completeness_gap_relative": relative,
-            "score_difference": values - empty,
+            **completeness(raw, values - empty),
             "coalitions": spent,
             "exact": torch.tensor([weights is not None for _, weights in drawn], device=values.device),
             "superpixels": torch.tensor(counts, device=values.device),
@@ -175,8 +171,7 @@ class _Parts:
 
     def __init__(self, images: Tensor, segments: Tensor | None, segmentation: str, superpixels: int) -> None:
         whole_number("superpixels", superpixels, at_least=1)
-        if segmentation not in SEGMENTATIONS:
-            raise UsageError(f"unknown segmentation {segmentation!r}: {near_names(str(segmentation), SEGMENTATIONS)}")
+        known_name("segmentation", segmentation, SEGMENTATIONS)
         self._given = None if segments is None else _checked(segments, images)
         self._segmenter = _segmenter(segmentation, superpixels, images.ndim - 2) if segments is None else None
 

@@ -11,11 +11,14 @@ from seewhy.methods.maps import (
     by_groups,
     check_channels,
     clean_run,
+    completeness,
+    halves_of,
     norm,
     per_image,
     reduce_channels,
+    sampling_error,
 )
-from seewhy.methods.quadrature import Path, completeness_gap, straight
+from seewhy.methods.quadrature import Path, straight
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method
@@ -65,14 +68,10 @@ def expected_gradients(
         base = _mean_score(model, pool, settled, rows)
         sums, slopes = _expectation(model, x, pool, settled, samples, seed)
         shares, raw = sums.sum(0) / samples, reduce_channels(sums.sum(0) / samples, channels)
-        even, odd = (reduce_channels(sums[k] / n, channels) for k, n in enumerate((-(-samples // 2), samples // 2)))
-        gap, relative = completeness_gap(shares, values - base)
-        error = (even - odd).abs().flatten(1).sum(1) / (2 * raw.abs().flatten(1).sum(1))
+        even, odd = (reduce_channels(half / n, channels) for half, n in zip(sums, halves_of(samples), strict=True))
         evidence = {
-            "completeness_gap": gap,
-            "completeness_gap_relative": relative,
-            "score_difference": values - base,
-            "sampling_error": error.nan_to_num(0.0),
+            **completeness(shares, values - base),
+            "sampling_error": sampling_error(even, odd, raw),
             "gradient_norm": slopes / samples,
         }
         return Maps(raw, settled, values, outputs, evidence)
@@ -119,13 +118,7 @@ def idgi(
         settled, values, outputs = clean_run(model, x, question, rows)
         path = straight(model, start[part], x)
         shares, slopes, base = _directional(path, settled, steps, values)
-        gap, relative = completeness_gap(shares, values - base)
-        evidence = {
-            "completeness_gap": gap,
-            "completeness_gap_relative": relative,
-            "score_difference": values - base,
-            "gradient_norm": slopes / steps,
-        }
+        evidence = {**completeness(shares, values - base), "gradient_norm": slopes / steps}
         return Maps(reduce_channels(shares, channels), settled, values, outputs, evidence)
 
     return by_groups(model, images, target, run)
@@ -181,13 +174,7 @@ def guided_integrated_gradients(
             shares += slope * (there - here)
             slopes += norm(slope)
             here = there
-        gap, relative = completeness_gap(shares, values - base)
-        evidence = {
-            "completeness_gap": gap,
-            "completeness_gap_relative": relative,
-            "score_difference": values - base,
-            "gradient_norm": slopes / steps,
-        }
+        evidence = {**completeness(shares, values - base), "gradient_norm": slopes / steps}
         return Maps(reduce_channels(shares, channels), settled, values, outputs, evidence)
 
     return by_groups(model, images, target, run)

@@ -134,7 +134,7 @@ def forecast(
     dry_run: bool,
     as_json: bool,
 ) -> int:
-    """The rows at most, and the minutes, from the methods' declarations and one timed gradient row; said where it is long."""
+    """The rows at most, and the minutes, from the methods' declarations and one timed row of each kind."""
     from seewhy.explanation import rows_per_image
 
     forward = gradient = 0
@@ -144,8 +144,9 @@ def forecast(
         forward, gradient = forward + images * rows[0], gradient + images * rows[1]
     if not dry_run and forward + gradient < ROWS_TO_FORECAST:
         return forward + gradient
-    seconds = _seconds_per_gradient_row(network)
-    estimate = seconds * (gradient + forward / 3)  # a forward is about a third of a forward and backward
+    estimate = sum(
+        n * _seconds_per_row(network, with_gradient) for n, with_gradient in ((forward, False), (gradient, True)) if n
+    )
     text = f"at most {forward} forward and {gradient} gradient rows, about {_duration(estimate)} on {network.device}"
     if dry_run and as_json:
         result_json(
@@ -277,16 +278,17 @@ def _skip(path: Path, error: Exception) -> Skip:
     return {"path": str(path), "reason": str(error)}
 
 
-def _seconds_per_gradient_row(network: "VisionModel") -> float:
+def _seconds_per_row(network: "VisionModel", with_gradient: bool) -> float:
     import torch
 
     from seewhy.layers import probe_images
     from seewhy.target import PREDICTED
 
     x = probe_images(network.input_shape())[:1].to(network.device)
+    run = network.input_gradients if with_gradient else network.answer
     for _ in range(2):  # the first one warms up
         begun = time.perf_counter()
-        network.input_gradients(x, PREDICTED, torch.zeros(1, dtype=torch.long, device=network.device))
+        run(x, PREDICTED, torch.zeros(1, dtype=torch.long, device=network.device))
     return time.perf_counter() - begun
 
 

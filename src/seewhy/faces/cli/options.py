@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import UsageError, known_name
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,8 +32,7 @@ def load_model(
     import seewhy as sw
     from seewhy.model import PRECISIONS
 
-    if precision not in PRECISIONS:
-        raise UsageError(f"unknown precision {precision!r}: {near_names(precision, PRECISIONS)}")
+    known_name("precision", precision, PRECISIONS)
     try:
         torch.device(device)
     except RuntimeError:
