@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from seewhy import capture
 from seewhy.capture import Call, Score, Site
 from seewhy.errors import RefusalError
-from seewhy.layers import Form, token_form
+from seewhy.forms import Form, token_form
 
 INSTEAD = "Use grad_cam, smooth_grad or integrated_gradients."
 SHAPES_SHOWN = 4

@@ -1,55 +1,30 @@
 """Where in a network a map can be taken, found by running it: spatial form, trunk or branch, gradient at the cells."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seewhy import capture
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
-
-Kind = Literal["channels first", "channels last", "tokens"]
-
-MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens in front of a grid; the largest known use is 1 + 8
-BYPASS_TOLERANCE = (
-    1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
+from seewhy.forms import (
+    Form,
+    answers_in_place,
+    keeps_proportions,
+    orthants,
+    per_orthant,
+    possible_forms,
+    same_orthants,
 )
+from seewhy.target import scores
 
-
-@dataclass(frozen=True)
-class Form:
-    """How a layer's output is laid out over the image."""
-
-    kind: Kind
-    grid: tuple[int, ...]
-    prefix: int = 0  # tokens before the grid
-
-    @property
-    def rows_axis(self) -> int:
-        """The axis of the layer's output along which the image's rows run."""
-        return 2 if self.kind == "channels first" else 1
-
-    def cells(self, tensor: Tensor) -> Tensor:
-        """(R, *layout) -> (R, C, *grid)."""
-        if self.kind == "channels first":
-            return tensor
-        if self.kind == "channels last":
-            return tensor.movedim(-1, 1)
-        tokens = tensor[:, self.prefix :]
-        return tokens.transpose(1, 2).reshape(len(tensor), -1, *self.grid)
-
-    def edited(self, tensor: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
-        """The layer's output with its cells replaced by `edit` of them (R, C, *grid); prefix tokens stay."""
-        cells = edit(self.cells(tensor)).to(tensor.dtype)
-        if self.kind == "channels first":
-            return cells
-        if self.kind == "channels last":
-            return cells.movedim(1, -1)
-        return torch.cat([tensor[:, : self.prefix], cells.flatten(2).transpose(1, 2)], 1)
+SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,8 @@ class Layer:
     site: Site
     form: Form | None  # None: not spatial
     channels: int
-    trunk: bool | None = None  # None: not tested
+    trunk: bool | None = None  # whether everything passes through it; None: not tested
+    in_place: bool | None = None  # whether its cells were seen to answer to their part of the image; None: not tested
     gradient: float | None = None  # largest |d score / d cell| over the probe images; None: not tested
     why_not: str = ""
 
@@ -97,6 +73,7 @@ class Layer:
             "prefix_tokens": self.form.prefix if self.form else None,
             "channels": self.channels,
             "trunk": self.trunk,
+            "in_place": self.in_place,
             "gradient": self.gradient,
             "usable": self.usable,
             "why_not": self.why_not,
@@ -112,13 +89,14 @@ class LayerTable(list[Layer]):
 
     def __str__(self) -> str:
         """One aligned line a layer."""
-        rows = [("layer", "kind", "grid", "channels", "trunk", "gradient", "usable")]
+        rows = [("layer", "kind", "grid", "channels", "trunk", "in place", "gradient", "usable")]
+        said = {True: "yes", False: "no", None: "?"}
         for layer in self:
             grid = " x ".join(map(str, layer.form.grid)) if layer.form else ""
-            trunk = {True: "yes", False: "no", None: "?"}[layer.trunk]
             gradient = "?" if layer.gradient is None else f"{layer.gradient:.1e}"
             kind = layer.form.kind if layer.form else "not spatial"
-            rows.append((layer.name, kind, grid, str(layer.channels), trunk, gradient, layer.why_not or "yes"))
+            tested = (said[layer.trunk], said[layer.in_place], gradient)
+            rows.append((layer.name, kind, grid, str(layer.channels), *tested, layer.why_not or "yes"))
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
         return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -126,21 +104,22 @@ class LayerTable(list[Layer]):
 
 
 class Trace:
-    """One run of a network on two probe images: its layers, each with the gradient at its cells, and the trunk test."""
+    """One run of a network on two probe images: its layers, each with the gradient at its cells, and what tests them."""
 
     def __init__(self, module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> None:
-        self._run, self._probes, self._score = run, probes, score
+        self._module, self._run, self._probes, self._score = module, run, probes, score
         sites, output = capture.trace(module, self._call)
         self._said = self._everything_said(output)
+        self._dense = _dense(output, probes)
         self._same = {site.name: twin for site, _, twin in sites}
-        self._verdicts: dict[str, bool] = {}
+        self._trunk: dict[str, bool] = {}
+        self._in_place: dict[str, bool] = {}
         self._chosen: Layer | None = None
-        forms = [_forms(shape, len(probes), probes.shape[2:]) for _, shape, _ in sites]
-        unclear = [site for (site, _, _), found in zip(sites, forms, strict=True) if len(found) > 1]
-        rows_axis = self._rows_axis(unclear)
+        readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
+        right = self._answers([site for site, _, _ in sites if readings[site.name]], readings)
         found = [
-            _layer(site, next((f for f in fits if f.rows_axis == rows_axis.get(site.name, f.rows_axis)), None), shape)
-            for (site, shape, _), fits in zip(sites, forms, strict=True)
+            _layer(site, _form(readings[site.name], right.get(site.name)), shape, site.name in right)
+            for site, shape, _ in sites
         ]
         spatial = [layer for layer in found if layer.usable]
         _, gradients = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
@@ -150,26 +129,58 @@ class Trace:
     def _call(self) -> Any:
         return self._run(self._probes)
 
-    def _rows_axis(self, sites: Sequence[Site]) -> dict[str, int]:
-        """The axis of each output that runs along the image's rows, by experiment, where its shape alone cannot tell.
+    # -- what is tested of a layer ---------------------------------------------------------------------------------
 
-        The upper half of a picture is exchanged: along the true axis the change gathers in the first half.
+    def _answers(self, sites: Sequence[Site], readings: Mapping[str, list[Form]]) -> dict[str, Form]:
+        """Per site the reading whose cells change most where the image does; none for a site where no reading is so.
+
+        One orthant (a quadrant of a picture) after the other of a probe image is exchanged for the other image's, and the
+        same the other way round.
         """
-        if not sites:
-            return {}
-        mixed = self._probes[:1].repeat(2, *[1] * (self._probes.ndim - 1))
-        half = mixed.shape[2] // 2
-        mixed[1, :, :half] = self._probes[1, :, :half]
-        found = {}
-        for site, (plain, changed) in zip(sites, capture.outputs_at(lambda: self._run(mixed), sites), strict=True):
-            change = (changed - plain).float().abs()
+        axes = self._probes.shape[2:]
+        parts = orthants(axes)
+        changes: dict[tuple[str, Form], list[Tensor]] = {}
 
-            def gathered(axis: int, change: Tensor = change) -> float:
-                profile = change.movedim(axis, 0).flatten(1).sum(1)
-                return float(profile[: len(profile) // 2].sum() / profile.sum().clamp_min(1e-30))
+        def look(site: Site, tensor: Tensor) -> None:
+            for form in readings[site.name]:
+                if form.fits(tensor.shape, 1 + len(parts)):
+                    cells = form.cells(tensor).float()
+                    change = per_orthant((cells[1:] - cells[:1]).abs().mean(1))
+                    changes.setdefault((site.name, form), []).append(same_orthants(change, axes, form.grid))
 
-            found[site.name] = max((1, 2), key=lambda axis: gathered(axis - 1))
-        return found
+        for one, other in (self._probes, self._probes.flip(0)):
+            shown = one.repeat(1 + len(parts), *[1] * one.ndim)
+            for q, part in enumerate(parts):
+                shown[(1 + q, slice(None), *part)] = other[(slice(None), *part)]
+            capture.look_at(partial(self._run, shown), sites, look)
+        right = {key: answers_in_place(torch.stack(found)) for key, found in changes.items()}
+        return {name: form for (name, form), in_place in reversed(right.items()) if in_place}
+
+    def _cells_look_at_their_place(self, layer: Layer) -> bool:
+        """The same by gradients, where everything changes everywhere: each cell in the middle of an orthant of the grid.
+
+        Its activation along a fixed random direction has to depend most on the pixels of its own orthant of the image.
+        """
+        form, axes = layer.form, self._probes.shape[2:]
+        assert form is not None, "only a spatial layer is asked"
+        middles = [tuple((part.start + part.stop - 1) // 2 for part in parts) for parts in orthants(form.grid)]
+        direction = torch.randn(layer.channels, generator=torch.Generator().manual_seed(0)).to(self._probes.device)
+
+        def along(tensor: Tensor) -> Tensor:
+            cells = form.cells(tensor).float()
+            return torch.stack([cells[(q, slice(None), *middle)] @ direction for q, middle in enumerate(middles)])
+
+        found = []
+        for probe in self._probes:
+            shown = probe.repeat(len(middles), *[1] * probe.ndim)
+            try:
+                slope = capture.input_gradient(
+                    self._module, lambda x: capture.returned_by(partial(self._run, x), layer.site), shown, along
+                )
+            except RefusalError:  # the graph is cut below the layer: nothing can be told by a gradient
+                return False
+            found.append(same_orthants(per_orthant(slope.float().abs().sum(1)).T, axes, form.grid).T)
+        return answers_in_place(torch.stack(found))
 
     def trunk(self, layer: Layer) -> bool:
         """Whether everything that the network says passes through this layer.
@@ -178,12 +189,39 @@ class Trace:
         branch, a query or a key leaves something of the first image in the output.
         """
         key = self._same[layer.name]
-        if key not in self._verdicts:
-            swapped = self._everything_said(capture.output_with_edit(self._call, layer.site, lambda rows: rows.flip(0)))
+        if key not in self._trunk:
+            assert layer.form is not None, "only a spatial layer is asked"
+            axis = layer.form.rows_axis
+            swapped = self._everything_said(
+                capture.output_with_edit(self._call, layer.site, lambda tensor: tensor.flip(axis))
+            )
             wanted = self._said.flip(0)
-            bound = BYPASS_TOLERANCE * (self._said - wanted).abs().max()
-            self._verdicts[key] = bool((swapped - wanted).abs().max() <= bound)
-        return self._verdicts[key]
+            bound = SAME * (self._said - wanted).abs().max()
+            self._trunk[key] = bool((swapped - wanted).abs().max() <= bound)
+        return self._trunk[key]
+
+    def tested(self, layer: Layer) -> Layer:
+        """The layer with what its tests say: trunk or branch, and whether its cells lie over the image as they are read.
+
+        A shape that keeps the image's proportions is evidence by itself; any other reading needs the experiment.
+        """
+        if not layer.usable:
+            return layer
+        key = self._same[layer.name]
+        if key not in self._in_place:
+            self._in_place[key] = layer.in_place or self._cells_look_at_their_place(layer)
+        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else self._no_grid(layer)
+        return replace(layer, trunk=self.trunk(layer), in_place=self._in_place[key], why_not=why_not)
+
+    def _is_evident(self, form: Form | None) -> bool:
+        axes = self._probes.shape[2:]
+        return form is not None and form.kind != "tokens" and keeps_proportions(form.grid, axes)
+
+    def _no_grid(self, layer: Layer) -> str:
+        assert layer.form is not None, "only a spatial layer is asked"
+        grid = " x ".join(map(str, layer.form.grid))
+        behind = f" behind {layer.form.prefix} others" if layer.form.prefix else ""
+        return f"no grid over the image: read as {grid} cells{behind}, they do not answer to their part of the image"
 
     def _everything_said(self, output: Any) -> Tensor:
         """(2, numbers): the score, and every tensor of the output that has a row per image."""
@@ -192,25 +230,48 @@ class Trace:
         tensors = [t for t in capture.tensors(output) if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
         return torch.cat([score, *(t.float().reshape(len(t), -1) for t in tensors)], 1)
 
+    # -- which layer -----------------------------------------------------------------------------------------------
+
     def choose(self) -> Layer:
         """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
 
-        The returned layer's `trunk` says which of the two it is. RefusalError where no layer is usable.
+        One whose cells were seen to lie in place is preferred, and the network's own output (of a segmentation network) is
+        passed over: a map there only repeats the prediction. The returned layer's `trunk` and `in_place` say what it is.
+        RefusalError where no layer is usable.
         """
-        if self._chosen is not None:
-            return self._chosen
-        usable = [layer for layer in self.layers if layer.usable]
-        reached = [layer for layer in usable if layer.gradient]
-        last = next((replace(layer, trunk=True) for layer in reversed(reached) if self.trunk(layer)), None)
-        if last is None and usable:
-            last = replace((reached or usable)[-1], trunk=False)
-        if last is not None:
-            self._chosen = last
-            return last
-        raise RefusalError(
-            f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
-            "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
-        )
+        if self._chosen is None:
+            self._chosen = self._best()
+        if self._chosen is None:
+            raise RefusalError(
+                f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
+                "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
+            )
+        return self._chosen
+
+    def _best(self) -> Layer | None:
+        candidates = [layer for layer in self.layers if layer.usable and not self._is_the_output(layer)]
+        reached = [layer for layer in reversed(candidates) if layer.gradient]
+        doubtful: list[Layer] = []
+        for layer in reached:
+            if self.trunk(layer):
+                tested = self.tested(layer)
+                if tested.in_place:
+                    return tested
+                doubtful += [tested] if tested.usable else []
+        if doubtful:
+            return doubtful[0]
+        return next((tested for tested in map(self.tested, reached) if tested.usable), None)
+
+    def _is_the_output(self, layer: Layer) -> bool:
+        """Whether a dense output (of a segmentation network, say) is this layer's, resized or as it is."""
+        if self._dense is None or layer.form is None or layer.channels != self._dense.shape[1]:
+            return False
+        (tensor,) = capture.outputs_at(self._call, [layer.site])
+        cells = layer.cells(tensor)
+        if cells.shape != self._dense.shape:
+            mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(layer.form.grid)]
+            cells = functional.interpolate(cells, size=self._dense.shape[2:], mode=mode, align_corners=False)
+        return bool((cells - self._dense).abs().max() <= SAME * self._dense.abs().max())
 
     def find(self, given: str | nn.Module) -> Layer:
         """A layer by name or as an object; UsageError with near names, RefusalError where no map can be taken."""
@@ -229,20 +290,25 @@ class Trace:
             raise UsageError(
                 f"layer {shown} is called {len(matches)} times: choose {matches[0].name!r} or another by name."
             )
-        if not matches[0].usable:
+        found = self.tested(matches[0])
+        if not found.usable:
             raise RefusalError(
-                f"no map can be taken at layer {shown}: {matches[0].why_not}. Usable here: {self.choose().name!r}."
+                f"no map can be taken at layer {shown}: {found.why_not}. Usable here: {self.choose().name!r}."
             )
-        return replace(matches[0], trunk=self.trunk(matches[0]))
+        return found
 
 
-def _layer(site: Site, form: Form | None, shape: tuple[int, ...]) -> Layer:
+def _form(readings: Sequence[Form], in_place: Form | None) -> Form | None:
+    """The reading that an experiment confirmed; else the likeliest by its shape."""
+    return in_place or next(iter(readings), None)
+
+
+def _layer(site: Site, form: Form | None, shape: tuple[int, ...], in_place: bool) -> Layer:
     if form is None:
         returned = " x ".join(map(str, shape[1:])) or "one number"
         return Layer(site.name, site, None, 0, why_not=f"not spatial: returns {returned} per image")
-    channels = shape[1] if form.kind == "channels first" else shape[-1]
     why_not = "one cell only: it cannot say where" if max(form.grid) == 1 else ""
-    return Layer(site.name, site, form, channels, why_not=why_not)
+    return Layer(site.name, site, form, shape[form.channels_axis], in_place=in_place or None, why_not=why_not)
 
 
 def _reached(layer: Layer, gradient: Tensor | None) -> Layer:
@@ -256,47 +322,13 @@ def _reached(layer: Layer, gradient: Tensor | None) -> Layer:
     return replace(layer, gradient=at_cells)
 
 
-def _forms(shape: tuple[int, ...], batch: int, axes: Sequence[int]) -> list[Form]:
-    """The readings that fit: channels first or last by which axes keep the image's proportions, or tokens of a grid."""
-    if shape[0] != batch:
-        return []
-    if len(shape) == 2 + len(axes):
-        first, last = Form("channels first", shape[2:]), Form("channels last", shape[1:-1])
-        fits = [form for form in (first, last) if _same_proportions(form.grid, axes)]
-        return fits[:1] if first in fits and max(first.grid) == 1 else fits  # pooled to one cell, whatever else fits
-    form = token_form(shape[1], axes) if len(shape) == 3 else None
-    return [] if form is None else [form]
-
-
-def token_form(tokens: int, axes: Sequence[int]) -> Form | None:
-    """So many tokens as a grid that keeps the image's proportions, behind as few others as can be; None if none fits."""
-    for prefix in range(min(MAX_PREFIX_TOKENS, tokens - 1) + 1) if len(axes) == 2 else ():
-        grid = _grid_of(tokens - prefix, axes)
-        if grid[0] * grid[1] == tokens - prefix > 1 and _same_proportions(grid, axes):
-            return Form("tokens", grid, prefix)
-    return None
-
-
-def _grid_of(cells: int, axes: Sequence[int]) -> tuple[int, ...]:
-    height = round((cells * axes[0] / axes[1]) ** 0.5)
-    return (height, cells // height) if height else (0, 0)
-
-
-def _same_proportions(grid: Sequence[int], axes: Sequence[int]) -> bool:
-    """Every axis is shrunk by the same factor, up to the rounding of strides and borders."""
-    if min(grid) < 1 or any(cells > axis for cells, axis in zip(grid, axes, strict=True)):
-        return False
-    stride = max(axis / cells for cells, axis in zip(grid, axes, strict=True))
-    return all(abs(cells - axis / stride) < max(1.0, 0.15 * cells) for cells, axis in zip(grid, axes, strict=True))
-
-
-def probe_images(shape: Sequence[int]) -> Tensor:
-    """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
-    generator = torch.Generator().manual_seed(0)
-    coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
-    smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
-    return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)
+def _dense(output: Any, probes: Tensor) -> Tensor | None:
+    """The score table of a network that says something of every place, (2, classes, *axes)."""
+    try:
+        table = scores(output)
+    except UsageError:  # an output that holds no table is read by the user's own target
+        return None
+    return table.float() if table.ndim == probes.ndim and max(table.shape[2:]) > 1 else None
 
 
 @contextmanager
@@ -306,6 +338,6 @@ def probes_fit(device: torch.device) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise RefusalError(
-            f"finding layers takes two images at once, which do not fit into the memory of {device}: no class activation "
+            f"finding layers takes a few images at once, which do not fit into the memory of {device}: no class activation "
             "map. Input methods take one row at a time."
         ) from error

@@ -14,7 +14,8 @@ from seewhy import capture, throughput
 from seewhy.attention import Attention, find_attention
 from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
-from seewhy.layers import Layer, LayerTable, Trace, probe_images, probes_fit
+from seewhy.forms import probe_images
+from seewhy.layers import Layer, LayerTable, Trace, probes_fit
 from seewhy.normalization import normalized
 from seewhy.target import PREDICTED, Target, Task, scores
 
@@ -311,7 +312,7 @@ class VisionModel:
         table = LayerTable()
         with self.guarded(), torch.no_grad():
             for done, layer in enumerate(trace.layers, 1):
-                table.append(replace(layer, trunk=trace.trunk(layer)) if layer.usable else layer)
+                table.append(trace.tested(layer))
                 if progress is not None:
                     progress(done, len(trace.layers))
         return table

@@ -22,7 +22,7 @@ from seewhy.capture.gradients import (
 from seewhy.capture.outputs import detach, first_tensor, tensors
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
-from seewhy.capture.tracing import output_with_edit, outputs_at, trace
+from seewhy.capture.tracing import look_at, output_with_edit, outputs_at, returned_by, trace
 
 __all__ = [
     "Call",
@@ -46,10 +46,12 @@ __all__ = [
     "guard",
     "heads_of",
     "input_gradient",
+    "look_at",
     "one_block",
     "output_with_edit",
     "outputs_at",
     "random_states",
+    "returned_by",
     "tensors",
     "trace",
     "trace_attention",

@@ -62,25 +62,52 @@ def output_with_edit(call: Call, site: Site, edit: Callable[[Tensor], Tensor]) -
         return call()
 
 
-def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
-    """What these sites return in one run, without a graph; RefusalError where one is not reached."""
-    kept: dict[str, Tensor] = {}
+def look_at(call: Call, sites: Sequence[Site], look: Callable[[Site, Tensor], None]) -> None:
+    """Run the network once, without a graph, and show `look` what each of these sites returns, as it is returned."""
     seen: dict[str, int] = {}
 
-    def record(site: Site) -> Callable[..., None]:
+    def show(site: Site) -> Callable[..., None]:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
             if seen.setdefault(site.name, 0) == site.which and tensor is not None:
-                kept[site.name] = tensor.clone()
+                look(site, tensor)
             seen[site.name] += 1
 
         return hook
 
     with torch.no_grad(), ExitStack() as hooks:
         for site in sites:
-            hooks.callback(site.module.register_forward_hook(record(site)).remove)
+            hooks.callback(site.module.register_forward_hook(show(site)).remove)
         call()
+
+
+def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
+    """What these sites return in one run, without a graph; RefusalError where one is not reached."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(site: Site, tensor: Tensor) -> None:
+        kept[site.name] = tensor.clone()
+
+    look_at(call, sites, keep)
     for site in sites:
         if site.name not in kept:
             raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
     return [kept[site.name] for site in sites]
+
+
+def returned_by(call: Call, site: Site) -> Tensor:
+    """What this site returns, with its graph, in one run of the network."""
+    kept: list[Tensor] = []
+    seen = -1
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        nonlocal seen
+        seen += 1
+        tensor = first_tensor(output)
+        if seen == site.which and tensor is not None:
+            kept.append(tensor.clone())
+
+    with ExitStack() as hooks:
+        hooks.callback(site.module.register_forward_hook(hook).remove)
+        call()
+    return kept[0]

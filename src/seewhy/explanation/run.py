@@ -197,6 +197,8 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
     approximations = [*maps.notes]
     if maps.layer is not None and maps.layer.trunk is False:
         approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
+    if maps.layer is not None and maps.layer.in_place is False:
+        approximations.append(f"layer {maps.layer.name}: no experiment showed that its cells look at their place")
     if "sampling_error" in maps.evidence:
         approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):

@@ -281,7 +281,7 @@ def _skip(path: Path, error: Exception) -> Skip:
 def _seconds_per_row(network: "VisionModel", with_gradient: bool) -> float:
     import torch
 
-    from seewhy.layers import probe_images
+    from seewhy.forms import probe_images
     from seewhy.target import PREDICTED
 
     x = probe_images(network.input_shape())[:1].to(network.device)

@@ -28,10 +28,11 @@ def layers(
     rows = []
     for layer in shown:
         grid = " x ".join(map(str, layer.form.grid)) if layer.form else ""
-        trunk = {True: "yes", False: "no", None: ""}[layer.trunk]
+        said = {True: "yes", False: "no", None: ""}
         gradient = "" if layer.gradient is None else f"{layer.gradient:.1e}"
         mark = "* " if layer.name == default.name else "  "
         kind = layer.form.kind if layer.form else ""
-        rows.append((mark + layer.name, kind, grid, str(layer.channels or ""), trunk, gradient, layer.why_not or "yes"))
-    table(("  layer", "kind", "grid", "channels", "trunk", "gradient", "usable"), rows)
+        tested = (said[layer.trunk], said[layer.in_place], gradient)
+        rows.append((mark + layer.name, kind, grid, str(layer.channels or ""), *tested, layer.why_not or "yes"))
+    table(("  layer", "kind", "grid", "channels", "trunk", "in place", "gradient", "usable"), rows)
     say(f"{len(shown)} of {len(found)} layers shown; * is the default ('{default.name}').")

@@ -1,0 +1,207 @@
+"""Which layer is found on every architecture, and the proof that its grid lies over the image as it should.
+
+Resumable: one JSON line a network in --results; run it again to go on. Writes docs/coverage.md. Run by `make coverage`.
+"""
+
+import argparse
+import gc
+import importlib.metadata
+import json
+import time
+from pathlib import Path
+
+import torch
+from networks import Network, every_network, quiet
+from torch import Tensor
+
+import seewhy as sw
+from seewhy.explanation import Status
+from seewhy.forms import probe_images
+from seewhy.layers import Layer
+from seewhy.model import VisionModel
+
+PAGE = Path(__file__).parents[1] / "docs" / "coverage.md"
+SEEDS = 3
+DIFFERENT = 1e-3  # relative L1 distance of the maps of two questions, from which on the question matters
+QUADRANTS = ((0, 0), (0, 1), (1, 0), (1, 1))
+METHODS = ("gradient", "occlusion", "grad_cam")
+VERDICTS = ("right", "refused", "unproven", "wrong")
+
+
+def examine(network: Network) -> dict:
+    """One row of the table: the layer, three maps, the proof of the grid, whether the question matters, the verdict."""
+    begun = time.perf_counter()
+    torch.manual_seed(0)
+    with quiet():
+        model = network.build()
+    record = {"source": network.source, "name": network.name, "size": model.size[0], "version": _version(network)}
+    record["parameters"] = sum(p.numel() for p in model.module.parameters())
+    x = probe_images((3, *model.size))[:1]
+    try:
+        record |= _maps(model, x, network.questions)
+        record |= _judged(model, x, record, network.questions)
+    except sw.RefusalError as error:
+        record |= {"verdict": "refused", "why": str(error)}
+    except Exception as error:  # a crash is a wrong answer, and the run goes on
+        record |= {"verdict": "wrong", "why": f"{type(error).__name__}: {error}"}
+    return {**record, "seconds": round(time.perf_counter() - begun, 1)}
+
+
+def _maps(model: VisionModel, x: Tensor, questions: tuple) -> dict:
+    """Input methods first: they have an answer also where no layer has."""
+    found = {}
+    window = model.size[0] // 4
+    given = {"gradient": {}, "occlusion": {"patch": window, "stride": window}, "grad_cam": {}}
+    for method, parameters in given.items():
+        e = sw.explain(model, x, method, questions[0], **parameters)
+        found[method] = str(e.status[0])
+    return found
+
+
+def _judged(model: VisionModel, x: Tensor, maps: dict, questions: tuple) -> dict:
+    first, second = (sw.explain(model, x, "grad_cam", question) for question in questions)
+    question = sw.target.resolve(questions[0], None, model.task)
+    layer = model.default_layer(question, tuple(x.shape[1:]))
+    proof, detail = prove(model, layer)
+    matters = float((first.raw - second.raw).abs().sum() / first.raw.abs().sum().clamp_min(1e-30))
+    why = [f"{method}: {maps[method]}" for method in METHODS if maps[method] not in (Status.OK, Status.ALL_NEGATIVE)]
+    why += [f"the question does not matter ({matters:.1e})"] if matters < DIFFERENT else []
+    why += [detail] if proof == "wrong" else []
+    verdict = "wrong" if why else "right" if proof in ("activations", "gradient of a cell") else "unproven"
+    return {
+        "layer": layer.name,
+        "kind": layer.form.kind,
+        "grid": list(layer.form.grid),
+        "prefix": layer.form.prefix,
+        "trunk": layer.trunk,
+        "proof": proof,
+        "matters": matters,
+        "verdict": verdict,
+        "why": "; ".join(why) or (detail if verdict == "unproven" else ""),
+    }
+
+
+def prove(model: VisionModel, layer: Layer) -> tuple[str, str]:
+    """That the layer's grid lies over the image: by `activations`, by the `gradient of a cell`, `unproven` or `wrong`.
+
+    A quadrant of the input is disturbed: the activations must change most in that quadrant (3 seeds, 4 quadrants). Where
+    random weights mix everything, the input gradient of the cell in the middle of a quadrant must weigh most there. `wrong`
+    is a grid whose quadrants answer each other in the same other order every time: transposed, mirrored or shuffled.
+    """
+    changed, slopes = torch.zeros(SEEDS, 4, dtype=torch.long), torch.zeros(SEEDS, 4, dtype=torch.long)
+    own = torch.arange(4)
+    for seed in range(SEEDS):
+        changed[seed] = _where_activations_change(model, layer, seed)
+    if bool((changed == own).all()):
+        return "activations", ""
+    for seed in range(SEEDS):
+        slopes[seed] = _where_cells_look(model, layer, seed)
+    if bool((slopes == own).all()):
+        return "gradient of a cell", ""
+    for name, found in (("activations change", changed), ("cells look", slopes)):
+        if bool((found == found[0]).all()) and len(set(found[0].tolist())) == 4:
+            return "wrong", f"{name} in quadrants {found[0].tolist()} for 0, 1, 2, 3"
+    hits = f"{int((changed == own).sum())} and {int((slopes == own).sum())} of {4 * SEEDS}"
+    return "unproven", f"quadrants: {hits} right by activations and by gradients of cells"
+
+
+def _where_activations_change(model: VisionModel, layer: Layer, seed: int) -> Tensor:
+    """Per disturbed quadrant of the input, the quadrant of the grid whose activations change most."""
+    one, other = _images(model, seed)
+    shown = one.repeat(5, 1, 1, 1)
+    for q, quadrant in enumerate(QUADRANTS):
+        rows, columns = _inside(quadrant, shown.shape[2:])
+        shown[1 + q, :, rows, columns] = other[:, rows, columns]
+    with torch.no_grad():
+        cells = torch.cat([_cells(model, layer, row[None]) for row in shown])
+    change = (cells[1:] - cells[:1]).abs().mean(1)
+    return torch.stack([_per_quadrant(change[q]).argmax() for q in range(4)])
+
+
+def _where_cells_look(model: VisionModel, layer: Layer, seed: int) -> Tensor:
+    """Per quadrant, the quadrant of the input on which the cell in its middle depends most."""
+    one, _ = _images(model, seed)
+    found = []
+    for quadrant in QUADRANTS:
+        shown = one[None].clone().requires_grad_()
+        cells = _cells(model, layer, shown)
+        middle = tuple((side // 4, side - 1 - side // 4)[half] for side, half in zip(cells.shape[2:], quadrant))
+        direction = torch.randn(cells.shape[1], generator=torch.Generator().manual_seed(seed))
+        (slope,) = torch.autograd.grad((cells[0, :, middle[0], middle[1]] * direction).sum(), shown)
+        found.append(_per_quadrant(slope[0].abs().sum(0)).argmax())
+    return torch.stack(found)
+
+
+def _images(model: VisionModel, seed: int) -> Tensor:
+    """Two different pictures of noise, (2, C, h, w)."""
+    generator = torch.Generator().manual_seed(100 + seed)
+    coarse = torch.rand(2, 3, 16, 16, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=model.size, mode="bilinear")
+    return 0.5 * smooth + 0.5 * torch.rand(2, 3, *model.size, generator=generator)
+
+
+def _cells(model: VisionModel, layer: Layer, shown: Tensor) -> Tensor:
+    """Activations (R, channels, *grid) at a layer, by a plain hook of our own: not the code that is examined."""
+    kept, calls = [], []
+
+    def hook(_module, _inputs, output):
+        calls.append(output)
+        if len(calls) == layer.site.which + 1:
+            kept.append((output if isinstance(output, Tensor) else sw.capture.first_tensor(output)).clone())
+
+    handle = layer.site.module.register_forward_hook(hook)
+    try:
+        model.forward(shown)
+    finally:
+        handle.remove()
+    return layer.form.cells(kept[0]).float()
+
+
+def _inside(quadrant: tuple[int, int], size) -> tuple[slice, slice]:
+    """The rows and columns of a quadrant; a middle line belongs to none."""
+    return tuple(
+        slice(0, side // 2) if half == 0 else slice(side - side // 2, side) for half, side in zip(quadrant, size)
+    )
+
+
+def _per_quadrant(values: Tensor) -> Tensor:
+    """Mean over each quadrant of (h, w): (4,)."""
+    return torch.stack([values[_inside(quadrant, values.shape)].mean() for quadrant in QUADRANTS])
+
+
+def _version(network: Network) -> str:
+    return importlib.metadata.version(network.source.partition(".")[0])
+
+
+def main():
+    """Examine what is not in the results yet, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=Path("coverage.jsonl"))
+    parser.add_argument("--only", help="names that contain this, examined again, not recorded")
+    arguments = parser.parse_args()
+    done = (
+        [json.loads(line) for line in arguments.results.read_text().splitlines()] if arguments.results.exists() else []
+    )
+    known = {(record["source"], record["name"], record["version"]) for record in done}
+    for network in every_network():
+        if arguments.only and arguments.only not in network.name:
+            continue
+        if not arguments.only and (network.source, network.name, _version(network)) in known:
+            continue
+        record = examine(network)
+        print(json.dumps(record), flush=True)
+        if not arguments.only:
+            with arguments.results.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            done.append(record)
+        gc.collect()
+    if not arguments.only:
+        PAGE.write_text(page(done))
+
+
+def page(records) -> str:
+    return ""
+
+
+if __name__ == "__main__":
+    main()
