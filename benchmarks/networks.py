@@ -1,4 +1,4 @@
-"""Every architecture module of timm, every classifier of torchvision, and transformers' vision models, with random weights."""
+"""Every architecture module of timm, every classifier of torchvision, transformers' vision models; random weights."""
 
 import contextlib
 import logging
@@ -58,9 +58,8 @@ def awake(module, size=SIZE):
             constant = parameter.is_floating_point() and parameter.numel() > 1 and bool((parameter == 0).all())
             if constant and (parameter.ndim > 1 or name.endswith("weight")):
                 parameter.normal_(0, 0.02)
-            elif parameter.ndim <= 4 and parameter.numel() > 1 and 0 < float(parameter.abs().max()) <= 1e-3:
-                if bool((parameter == parameter.flatten()[0]).all()):
-                    parameter.fill_(0.1)
+            elif parameter.numel() > 1 and 0 < float(parameter.abs().max()) <= 1e-3 and parameter.std() == 0:
+                parameter.fill_(0.1)
         norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         for norm in norms:
             norm.reset_running_stats()
@@ -135,7 +134,9 @@ def transformers_networks():
     yield network("ConvNeXt", t.ConvNextForImageClassification, t.ConvNextConfig(**PYRAMID, num_labels=CLASSES))
     yield network("ConvNeXtV2", t.ConvNextV2ForImageClassification, t.ConvNextV2Config(**PYRAMID, num_labels=CLASSES))
     yield network("ResNet", t.ResNetForImageClassification, t.ResNetConfig(**RESNET, num_labels=CLASSES))
-    yield network("MobileViT", t.MobileViTForImageClassification, t.MobileViTConfig(num_labels=CLASSES))
+    yield network(
+        "MobileViT", t.MobileViTForImageClassification, t.MobileViTConfig(num_labels=CLASSES, initializer_range=0.05)
+    )
     yield network("MobileNetV2", t.MobileNetV2ForImageClassification, t.MobileNetV2Config(num_labels=CLASSES))
     regnet = t.RegNetConfig(embedding_size=16, **PYRAMID, groups_width=16, num_labels=CLASSES)
     yield network("RegNet", t.RegNetForImageClassification, regnet)

@@ -7,6 +7,18 @@ import torch
 from torch import nn
 
 import seewhy as sw
+from layer_nets import (
+    attention_maps,
+    last_token,
+    mixer,
+    pooled,
+    queries,
+    segmenter,
+    sequence_first,
+    shuffled,
+    strip,
+    video,
+)
 from nets import (
     channels_last,
     dense_like,
@@ -266,3 +278,89 @@ def test_layers_are_not_counted_as_rows():
 def test_a_volume_has_layers_with_three_axes():
     layer = sw.wrap(volume()).default_layer(shape=(1, 16, 32, 32))
     assert (layer.name, layer.form.grid) == ("conv2", (8, 16, 16))
+
+
+# -- readings that a shape allows and an experiment refuses -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "name", "grid"),
+    [
+        (sequence_first, (32, 32), "back", (8, 8)),
+        (lambda: sequence_first(order=(0, 2, 1)), (32, 32), "back", (8, 8)),
+        (queries, (32, 32), "stem", (8, 8)),
+        (pooled, (32, 32), "norm", (8, 8)),
+        (shuffled, (32, 32), "patch", (8, 8)),
+        (attention_maps, (64, 64), "patch", (4, 4)),
+        (mixer, (32, 32), "last", (8, 8)),
+        (strip, (32, 64), "act", (4, 32)),
+        (last_token, (32, 32), "blocks.0", (8, 8)),
+    ],
+    ids=["tokens first", "tokens last", "queries", "pooled", "windows", "attention", "mixer", "strip", "last token"],
+)
+def test_the_default_layer_is_one_whose_cells_answer_to_their_place(net, size, name, grid):
+    layer = sw.wrap(net(), size=size).default_layer()
+    assert (layer.name, layer.form.grid, layer.trunk, layer.in_place) == (name, grid, True, True)
+
+
+@pytest.mark.parametrize(("order", "layer"), [((1, 0, 2), "mix"), ((0, 2, 1), "turn")])
+def test_tokens_in_another_order_of_axes_give_the_same_map(order, layer):
+    x = images(2)
+    e = sw.explain(sw.wrap(sequence_first(order=order), size=32), x, "grad_cam", 1, layer=layer)
+    plain = sw.explain(sw.wrap(sequence_first(order=(0, 1, 2)), size=32), x, "grad_cam", 1, layer=layer)
+    assert e.grid == (8, 8)
+    torch.testing.assert_close(e.raw, plain.raw)
+
+
+@pytest.mark.parametrize(
+    ("net", "size", "layer"),
+    [(queries, 32, "norm"), (pooled, 32, "pool"), (shuffled, 32, "norm")],
+    ids=["queries", "pooled", "windows"],
+)
+def test_a_layer_whose_cells_do_not_answer_to_their_place_is_refused(net, size, layer):
+    with pytest.raises(sw.RefusalError, match=f"{layer}.*no grid over the image.*Usable here"):
+        sw.explain(sw.wrap(net(), size=size), images(1, size=(size, size)), "grad_cam", layer=layer)
+
+
+def test_a_map_of_attention_chosen_by_its_name_says_that_nothing_shows_its_place():
+    e = sw.explain(sw.wrap(attention_maps(), size=64), images(1, size=(64, 64)), "grad_cam", layer="soft")
+    assert any("no experiment showed" in text for text in e.validity["approximations"])
+
+
+def test_a_class_token_behind_the_grid_does_not_shift_the_cells():
+    net = last_token()
+    form = sw.wrap(net, size=32).default_layer().form
+    assert (form.prefix, form.before) == (1, 64)
+    tokens = torch.arange(65.0).view(1, 65, 1)
+    assert form.cells(tokens)[0, 0, 7, 7] == 63
+
+
+@pytest.mark.parametrize("registers", [0, 3])
+def test_a_class_token_in_front_of_the_grid_stays_in_front(registers):
+    form = sw.wrap(tiny_vit(registers=registers), size=32).default_layer().form
+    assert (form.prefix, form.before) == (1 + registers, 0)
+
+
+def test_a_video_network_that_keeps_time_has_all_its_frames():
+    layer = sw.wrap(video()).default_layer(shape=(3, 8, 32, 32))
+    assert (layer.name, layer.form.grid, layer.in_place) == ("conv2", (8, 8, 8), True)
+
+
+@pytest.mark.parametrize("upsample", [True, False])
+def test_the_output_of_a_segmentation_network_is_passed_over(upsample):
+    model = sw.wrap(segmenter(upsample=upsample), size=32, task="segmentation")
+    side = 32 if upsample else 8
+    layer = model.default_layer(sw.target.region(torch.ones(side, side), 1))
+    assert (layer.name, layer.trunk) == ("mix", True)
+
+
+def test_transposed_cells_are_not_taken_for_cells():
+    class Transposing(nn.Module):
+        def forward(self, x):
+            return x.transpose(2, 3)
+
+    net = nn.Sequential(nn.Conv2d(3, 8, 4, 4), Transposing(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    layers = by_name(net)
+    assert layers["0"].in_place is True
+    assert layers["1"].in_place is False
+    assert sw.wrap(net, size=32).default_layer().name == "0"

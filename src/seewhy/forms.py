@@ -13,6 +13,7 @@ Kind = Literal["channels first", "channels last", "tokens"]
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens in front of a grid; the largest known use is 1 + 8
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2))  # of images, tokens and channels in a layer's output
+PATTERNS = 8  # of cells, to see which token is which
 NOTHING = 1e-12  # of the largest change: what a logarithm takes no change at all for
 
 
@@ -22,7 +23,8 @@ class Form:
 
     kind: Kind
     grid: tuple[int, ...]
-    prefix: int = 0  # tokens before the grid
+    prefix: int = 0  # tokens that are no cell: class, distillation, registers
+    before: int = 0  # cells in front of them; nearly always none
     order: tuple[int, int, int] = (0, 1, 2)  # the axes of images, tokens and channels; of tokens only
 
     @property
@@ -47,7 +49,9 @@ class Form:
             return tensor
         if self.kind == "channels last":
             return tensor.movedim(-1, 1)
-        tokens = tensor.permute(self.order)[:, self.prefix :]
+        tokens = tensor.permute(self.order)
+        front, behind = tokens[:, : self.before], tokens[:, self.before + self.prefix :]
+        tokens = torch.cat([front, behind], 1) if self.before else behind
         return tokens.transpose(1, 2).reshape(len(tokens), -1, *self.grid)
 
     def edited(self, tensor: Tensor, edit: Callable[[Tensor], Tensor]) -> Tensor:
@@ -58,7 +62,9 @@ class Form:
         if self.kind == "channels last":
             return cells.movedim(1, -1)
         tokens = tensor.permute(self.order)
-        tokens = torch.cat([tokens[:, : self.prefix], cells.flatten(2).transpose(1, 2)], 1)
+        edited = cells.flatten(2).transpose(1, 2)
+        others = tokens[:, self.before : self.before + self.prefix]
+        tokens = torch.cat([edited[:, : self.before], others, edited[:, self.before :]], 1)
         return tokens.permute(*(self.order.index(axis) for axis in range(3)))
 
 
@@ -77,7 +83,7 @@ def possible_forms(shape: Sequence[int], batch: int, axes: Sequence[int]) -> lis
         return []
     orders = [order for order in ORDERS if shape[order[0]] == batch]
     forms = [(order, token_form(shape[order[1]], axes)) for order in orders]
-    return [Form("tokens", form.grid, form.prefix, order) for order, form in forms if form is not None]
+    return [Form("tokens", form.grid, form.prefix, order=order) for order, form in forms if form is not None]
 
 
 def token_form(tokens: int, axes: Sequence[int]) -> Form | None:
@@ -104,6 +110,25 @@ def keeps_proportions(grid: Sequence[int], axes: Sequence[int]) -> bool:
 
 def _within(grid: Sequence[int], axes: Sequence[int]) -> bool:
     return min(grid) >= 1 and all(cells <= axis for cells, axis in zip(grid, axes, strict=True))
+
+
+def cell_patterns(grid: Sequence[int]) -> Tensor:
+    """Random halves of the cells of a grid, (PATTERNS, *grid), 0 or 1; the same on every run."""
+    return torch.rand(PATTERNS, *grid, generator=torch.Generator().manual_seed(0)).round()
+
+
+def cells_before(changes: Tensor, patterns: Tensor, extra: int) -> int:
+    """How many of n cells lie before `extra` tokens that are none, from how much each of n + extra tokens changes.
+
+    changes (PATTERNS, n + extra) when the cells of a pattern, patterns (PATTERNS, n), are disturbed. The place with the
+    largest covariance of changes and patterns; in front of all cells where nothing tells.
+    """
+    changes, patterns = changes - changes.mean(0), patterns - patterns.mean(0)
+    in_front = (changes[:, : patterns.shape[1]] * patterns).sum(0)  # token t as cell t
+    behind = (changes[:, extra:] * patterns).sum(0)  # token t + extra as cell t
+    zero = torch.zeros(1, device=changes.device)
+    total = torch.cat([zero, in_front.cumsum(0)]) + behind.sum() - torch.cat([zero, behind.cumsum(0)])
+    return int(total.argmax()) if bool(total.isfinite().all()) else 0
 
 
 def probe_images(shape: Sequence[int]) -> Tensor:

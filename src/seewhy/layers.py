@@ -16,6 +16,8 @@ from seewhy.errors import RefusalError, UsageError, near_names
 from seewhy.forms import (
     Form,
     answers_in_place,
+    cell_patterns,
+    cells_before,
     keeps_proportions,
     orthants,
     per_orthant,
@@ -116,6 +118,7 @@ class Trace:
         self._in_place: dict[str, bool] = {}
         self._chosen: Layer | None = None
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
+        self._put_extra_tokens_in_their_place([site for site, _, _ in sites], readings)
         right = self._answers([site for site, _, _ in sites if readings[site.name]], readings)
         found = [
             _layer(site, _form(readings[site.name], right.get(site.name)), shape, site.name in right)
@@ -130,6 +133,32 @@ class Trace:
         return self._run(self._probes)
 
     # -- what is tested of a layer ---------------------------------------------------------------------------------
+
+    def _put_extra_tokens_in_their_place(self, sites: Sequence[Site], readings: dict[str, list[Form]]) -> None:
+        """Where tokens are more than cells: behind which cell the others stand, seen at the first layer with so many.
+
+        A class token in front of the grid or behind it gives the same shape, and one misread shifts every cell by one.
+        Random halves of the cells are exchanged for another image's, and the tokens that change tell which they are.
+        """
+        firsts: dict[Form, Site] = {}
+        for site in reversed(sites):
+            firsts.update((form, site) for form in readings[site.name] if form.prefix)
+        for form, site in firsts.items():
+            right = replace(form, before=self._cells_before_the_extra_tokens(form, site))
+            for name, forms in readings.items():
+                readings[name] = [right if one == form else one for one in forms]
+
+    def _cells_before_the_extra_tokens(self, form: Form, site: Site) -> int:
+        patterns = cell_patterns(form.grid)
+        shown = self._probes[:1].repeat(1 + len(patterns), *[1] * (self._probes.ndim - 1))
+        masks = functional.interpolate(patterns[:, None], size=shown.shape[2:]).to(shown.device)
+        shown[1:] = torch.where(masks > 0, self._probes[1:], shown[1:])
+        (tensor,) = capture.outputs_at(partial(self._run, shown), [site])
+        if not form.fits(tensor.shape, len(shown)):
+            return 0
+        tokens = tensor.permute(form.order).float()
+        changes = (tokens[1:] - tokens[:1]).abs().mean(2)
+        return cells_before(changes, patterns.flatten(1).to(changes.device), form.prefix)
 
     def _answers(self, sites: Sequence[Site], readings: Mapping[str, list[Form]]) -> dict[str, Form]:
         """Per site the reading whose cells change most where the image does; none for a site where no reading is so.
