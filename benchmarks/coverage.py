@@ -31,13 +31,13 @@ VERDICTS = ("right", "refused", "unproven", "wrong")
 def examine(network: Network) -> dict:
     """One row of the table: the layer, three maps, the proof of the grid, whether the question matters, the verdict."""
     begun = time.perf_counter()
-    torch.manual_seed(0)
-    with quiet():
-        model = network.build()
-    record = {"source": network.source, "name": network.name, "size": model.size[0], "version": _version(network)}
-    record["parameters"] = sum(p.numel() for p in model.module.parameters())
-    x = probe_images((3, *model.size))[:1]
+    record = {"source": network.source, "name": network.name, "version": _version(network)}
     try:
+        torch.manual_seed(0)
+        with quiet():
+            model = network.build()
+        record |= {"size": model.size[0], "parameters": sum(p.numel() for p in model.module.parameters())}
+        x = probe_images((3, *model.size))[:1]
         record |= _maps(model, x, network.questions)
         record |= _judged(model, x, record, network.questions)
     except sw.RefusalError as error:

@@ -87,10 +87,18 @@ def _parameters(name):
 def timm_network(name):
     """At 224 pixels where the architecture takes them, else at its own size."""
     config = timm.get_pretrained_cfg(name)
-    own = config.input_size[-1]
-    size = own if config.fixed_input_size else SIZE
-    module = timm.create_model(name, num_classes=CLASSES)
+    module = timm.create_model(name, num_classes=CLASSES).eval()
+    size = SIZE if _takes(module, SIZE) else config.input_size[-1]
     return sw.wrap(awake(module, size), mean=config.mean, std=config.std, size=size, name=f"timm:{name}")
+
+
+def _takes(module, size):
+    try:
+        with torch.no_grad():
+            module(torch.zeros(1, 3, size, size))
+    except (AssertionError, RuntimeError):
+        return False
+    return True
 
 
 def torchvision_networks():

@@ -14,6 +14,7 @@ ORDER = [
     ["capture"],
     ["target"],
     ["forms", "throughput", "normalization"],
+    ["places"],
     ["layers"],
     ["attention"],
     ["model"],

@@ -131,9 +131,9 @@ def cells_before(changes: Tensor, patterns: Tensor, extra: int) -> int:
     return int(total.argmax()) if bool(total.isfinite().all()) else 0
 
 
-def probe_images(shape: Sequence[int]) -> Tensor:
+def probe_images(shape: Sequence[int], seed: int = 0) -> Tensor:
     """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
     mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
     smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)

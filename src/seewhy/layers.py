@@ -1,29 +1,18 @@
 """Where in a network a map can be taken, found by running it: spatial form, trunk or branch, gradient at the cells."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seewhy import capture
+from seewhy import capture, places
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
-from seewhy.forms import (
-    Form,
-    answers_in_place,
-    cell_patterns,
-    cells_before,
-    keeps_proportions,
-    orthants,
-    per_orthant,
-    possible_forms,
-    same_orthants,
-)
+from seewhy.forms import Form, keeps_proportions, possible_forms
 from seewhy.target import scores
 
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
@@ -115,11 +104,12 @@ class Trace:
         self._dense = _dense(output, probes)
         self._same = {site.name: twin for site, _, twin in sites}
         self._trunk: dict[str, bool] = {}
-        self._in_place: dict[str, bool] = {}
+        self._in_place: dict[tuple[str, Form], bool] = {}
         self._chosen: Layer | None = None
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
-        self._put_extra_tokens_in_their_place([site for site, _, _ in sites], readings)
-        right = self._answers([site for site, _, _ in sites if readings[site.name]], readings)
+        read = [site for site, _, _ in sites if readings[site.name]]
+        readings = places.with_extra_tokens_found(run, probes, read, readings)
+        right = places.readings_in_place(run, probes, read, readings)
         found = [
             _layer(site, _form(readings[site.name], right.get(site.name)), shape, site.name in right)
             for site, shape, _ in sites
@@ -133,83 +123,6 @@ class Trace:
         return self._run(self._probes)
 
     # -- what is tested of a layer ---------------------------------------------------------------------------------
-
-    def _put_extra_tokens_in_their_place(self, sites: Sequence[Site], readings: dict[str, list[Form]]) -> None:
-        """Where tokens are more than cells: behind which cell the others stand, seen at the first layer with so many.
-
-        A class token in front of the grid or behind it gives the same shape, and one misread shifts every cell by one.
-        Random halves of the cells are exchanged for another image's, and the tokens that change tell which they are.
-        """
-        firsts: dict[Form, Site] = {}
-        for site in reversed(sites):
-            firsts.update((form, site) for form in readings[site.name] if form.prefix)
-        for form, site in firsts.items():
-            right = replace(form, before=self._cells_before_the_extra_tokens(form, site))
-            for name, forms in readings.items():
-                readings[name] = [right if one == form else one for one in forms]
-
-    def _cells_before_the_extra_tokens(self, form: Form, site: Site) -> int:
-        patterns = cell_patterns(form.grid)
-        shown = self._probes[:1].repeat(1 + len(patterns), *[1] * (self._probes.ndim - 1))
-        masks = functional.interpolate(patterns[:, None], size=shown.shape[2:]).to(shown.device)
-        shown[1:] = torch.where(masks > 0, self._probes[1:], shown[1:])
-        (tensor,) = capture.outputs_at(partial(self._run, shown), [site])
-        if not form.fits(tensor.shape, len(shown)):
-            return 0
-        tokens = tensor.permute(form.order).float()
-        changes = (tokens[1:] - tokens[:1]).abs().mean(2)
-        return cells_before(changes, patterns.flatten(1).to(changes.device), form.prefix)
-
-    def _answers(self, sites: Sequence[Site], readings: Mapping[str, list[Form]]) -> dict[str, Form]:
-        """Per site the reading whose cells change most where the image does; none for a site where no reading is so.
-
-        One orthant (a quadrant of a picture) after the other of a probe image is exchanged for the other image's, and the
-        same the other way round.
-        """
-        axes = self._probes.shape[2:]
-        parts = orthants(axes)
-        changes: dict[tuple[str, Form], list[Tensor]] = {}
-
-        def look(site: Site, tensor: Tensor) -> None:
-            for form in readings[site.name]:
-                if form.fits(tensor.shape, 1 + len(parts)):
-                    cells = form.cells(tensor).float()
-                    change = per_orthant((cells[1:] - cells[:1]).abs().mean(1))
-                    changes.setdefault((site.name, form), []).append(same_orthants(change, axes, form.grid))
-
-        for one, other in (self._probes, self._probes.flip(0)):
-            shown = one.repeat(1 + len(parts), *[1] * one.ndim)
-            for q, part in enumerate(parts):
-                shown[(1 + q, slice(None), *part)] = other[(slice(None), *part)]
-            capture.look_at(partial(self._run, shown), sites, look)
-        right = {key: answers_in_place(torch.stack(found)) for key, found in changes.items()}
-        return {name: form for (name, form), in_place in reversed(right.items()) if in_place}
-
-    def _cells_look_at_their_place(self, layer: Layer) -> bool:
-        """The same by gradients, where everything changes everywhere: each cell in the middle of an orthant of the grid.
-
-        Its activation along a fixed random direction has to depend most on the pixels of its own orthant of the image.
-        """
-        form, axes = layer.form, self._probes.shape[2:]
-        assert form is not None, "only a spatial layer is asked"
-        middles = [tuple((part.start + part.stop - 1) // 2 for part in parts) for parts in orthants(form.grid)]
-        direction = torch.randn(layer.channels, generator=torch.Generator().manual_seed(0)).to(self._probes.device)
-
-        def along(tensor: Tensor) -> Tensor:
-            cells = form.cells(tensor).float()
-            return torch.stack([cells[(q, slice(None), *middle)] @ direction for q, middle in enumerate(middles)])
-
-        found = []
-        for probe in self._probes:
-            shown = probe.repeat(len(middles), *[1] * probe.ndim)
-            try:
-                slope = capture.input_gradient(
-                    self._module, lambda x: capture.returned_by(partial(self._run, x), layer.site), shown, along
-                )
-            except RefusalError:  # the graph is cut below the layer: nothing can be told by a gradient
-                return False
-            found.append(same_orthants(per_orthant(slope.float().abs().sum(1)).T, axes, form.grid).T)
-        return answers_in_place(torch.stack(found))
 
     def trunk(self, layer: Layer) -> bool:
         """Whether everything that the network says passes through this layer.
@@ -234,23 +147,20 @@ class Trace:
 
         A shape that keeps the image's proportions is evidence by itself; any other reading needs the experiment.
         """
-        if not layer.usable:
+        if not layer.usable or layer.form is None:
             return layer
-        key = self._same[layer.name]
+        key = (self._same[layer.name], layer.form)
         if key not in self._in_place:
-            self._in_place[key] = layer.in_place or self._cells_look_at_their_place(layer)
-        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else self._no_grid(layer)
+            self._in_place[key] = (
+                bool(layer.in_place)
+                or places.answers_again(self._run, self._probes, layer.site, layer.form)
+                or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
+            )
+        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else _no_grid(layer.form)
         return replace(layer, trunk=self.trunk(layer), in_place=self._in_place[key], why_not=why_not)
 
-    def _is_evident(self, form: Form | None) -> bool:
-        axes = self._probes.shape[2:]
-        return form is not None and form.kind != "tokens" and keeps_proportions(form.grid, axes)
-
-    def _no_grid(self, layer: Layer) -> str:
-        assert layer.form is not None, "only a spatial layer is asked"
-        grid = " x ".join(map(str, layer.form.grid))
-        behind = f" behind {layer.form.prefix} others" if layer.form.prefix else ""
-        return f"no grid over the image: read as {grid} cells{behind}, they do not answer to their part of the image"
+    def _is_evident(self, form: Form) -> bool:
+        return form.kind != "tokens" and keeps_proportions(form.grid, self._probes.shape[2:])
 
     def _everything_said(self, output: Any) -> Tensor:
         """(2, numbers): the score, and every tensor of the output that has a row per image."""
@@ -338,6 +248,12 @@ def _layer(site: Site, form: Form | None, shape: tuple[int, ...], in_place: bool
         return Layer(site.name, site, None, 0, why_not=f"not spatial: returns {returned} per image")
     why_not = "one cell only: it cannot say where" if max(form.grid) == 1 else ""
     return Layer(site.name, site, form, shape[form.channels_axis], in_place=in_place or None, why_not=why_not)
+
+
+def _no_grid(form: Form) -> str:
+    grid = " x ".join(map(str, form.grid))
+    others = f" behind {form.prefix} others" if form.prefix else ""
+    return f"no grid over the image: read as {grid} cells{others}, they do not answer to their part of the image"
 
 
 def _reached(layer: Layer, gradient: Tensor | None) -> Layer:
