@@ -67,7 +67,8 @@ def _shown(model: VisionModel, photo: Photo) -> tuple[Tensor, Shown]:
         note = "maps lie in the space of the user's own preprocess; the way back to the photo is unknown"
         return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None)
     shape = model.input_shape()
-    pixels, geometry = to_input(photo, (shape[1], shape[2]), model.crop, model.interpolation, model.channels)
+    how = (model.crop, model.interpolation, model.channels, model.framing, model.padding)
+    pixels, geometry = to_input(photo, (shape[1], shape[2]), *how)
     notes = photo.notes
     if geometry.seen_fraction < 0.5:
         notes = (*notes, f"the model sees {100 * geometry.seen_fraction:.2g} % of this photo (a central crop)")

@@ -35,6 +35,12 @@ def explain(
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
     labels: Path | None = options.LABELS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    crop: float | None = options.CROP,
+    framing: str | None = options.FRAMING,
+    task: str | None = options.TASK,
     seed: int = options.SEED,
     device: str = options.DEVICE,
     batch_size: int | None = options.BATCH_SIZE,
@@ -49,7 +55,8 @@ def explain(
     given = options.parameters(param)
     infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
-    network = options.load_model(model, weights, labels, device, batch_size, precision)
+    pixels = options.pixels(mean, std, size, crop, framing)
+    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
     check_question(network, target, layer)
     given = options.read_pictures(given, network)
     if dry_run:

