@@ -151,6 +151,16 @@ def _deep_band(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     return Image.fromarray(values)
 
 
+def as_rgb(photo: Photo) -> Image.Image:
+    """The photo as one 8-bit RGB picture."""
+    bands = [band if band.mode == "L" else _rounded(band) for band in photo.bands]
+    return bands[0].convert("RGB") if len(bands) == 1 else Image.merge("RGB", bands)
+
+
+def _rounded(band: Image.Image) -> Image.Image:
+    return Image.fromarray(np.rint(np.asarray(band) * 255).astype(np.uint8))
+
+
 def to_input(
     photo: Photo,
     size: tuple[int, int],

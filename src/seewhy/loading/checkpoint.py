@@ -6,7 +6,7 @@ Nothing is guessed: a part and a prefix are taken only if every entry of the net
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +126,7 @@ def fill(module: nn.Module, checkpoint: Checkpoint) -> str:
     fits = _fits(checkpoint, module.state_dict())
     whole = [fit for fit in fits if fit.whole]
     if not whole:
-        raise UsageError(_misfit(checkpoint, min(fits, key=lambda fit: len(fit.missing) + len(fit.misshapen))))
+        raise UsageError(misfit(checkpoint, min(fits, key=lambda fit: len(fit.missing) + len(fit.misshapen))))
     chosen = whole[0]
     rivals = [fit.prefix for fit in whole if fit.part == chosen.part]
     if len(rivals) > 1 and "" not in rivals:
@@ -136,11 +136,18 @@ def fill(module: nn.Module, checkpoint: Checkpoint) -> str:
         )
     entries = checkpoint.parts[chosen.part]
     own = {name: entries[chosen.prefix + name] for name in module.state_dict() if chosen.prefix + name in entries}
-    broken = [name for name, tensor in own.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()]
-    if broken:
-        raise UsageError(f"{checkpoint.path} holds values that are not finite (NaN or infinity) in {broken[:3]}.")
+    check_finite(own, checkpoint.path)
     module.load_state_dict(own, strict=False)
-    return _in_words(checkpoint, chosen, whole)
+    return in_words(checkpoint, chosen, whole)
+
+
+def check_finite(entries: Entries, path: Path) -> None:
+    """UsageError for weights that are not finite."""
+    broken = [
+        name for name, tensor in entries.items() if tensor.is_floating_point() and not torch.isfinite(tensor).all()
+    ]
+    if broken:
+        raise UsageError(f"{path} holds values that are not finite (NaN or infinity) in {broken[:3]}.")
 
 
 def _fits(checkpoint: Checkpoint, own: Mapping[str, Any]) -> list[Fit]:
@@ -148,7 +155,7 @@ def _fits(checkpoint: Checkpoint, own: Mapping[str, Any]) -> list[Fit]:
     wanted = {name: value.shape for name, value in own.items() if isinstance(value, Tensor)}
     fits = []
     for part, entries in checkpoint.parts.items():
-        for prefix in _prefixes(entries, wanted):
+        for prefix in prefixes(entries, wanted):
             found = {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
             missing = [name for name in wanted if name not in found and not name.endswith(NOT_READ)]
             unexpected = [name for name in found if name not in wanted]
@@ -161,7 +168,7 @@ def _fits(checkpoint: Checkpoint, own: Mapping[str, Any]) -> list[Fit]:
     return fits
 
 
-def _prefixes(entries: Entries, wanted: Mapping[str, Any]) -> list[str]:
+def prefixes(entries: Iterable[str], wanted: Collection[str]) -> list[str]:
     """Nothing, and what stands before the network's own names in the file: "module.", "model.", "model._orig_mod.", ..."""
     found: Counter[str] = Counter()
     for entry in entries:
@@ -171,7 +178,8 @@ def _prefixes(entries: Entries, wanted: Mapping[str, Any]) -> list[str]:
     return ["", *likely]
 
 
-def _misfit(checkpoint: Checkpoint, fit: Fit) -> str:
+def misfit(checkpoint: Checkpoint, fit: Fit) -> str:
+    """What is said where a file does not fit."""
     where = "" if not fit.prefix else f" (names without their prefix {fit.prefix!r})"
     return (
         f"{checkpoint.path} does not fit this architecture{where}: {len(fit.missing)} entries missing {fit.missing[:3]}, "
@@ -180,7 +188,8 @@ def _misfit(checkpoint: Checkpoint, fit: Fit) -> str:
     )
 
 
-def _in_words(checkpoint: Checkpoint, fit: Fit, whole: list[Fit]) -> str:
+def in_words(checkpoint: Checkpoint, fit: Fit, whole: list[Fit]) -> str:
+    """Where in a file the weights were, and what of it was left out."""
     words = [str(checkpoint.path)]
     if fit.part:
         words.append(f"its part {fit.part!r}")
@@ -231,7 +240,7 @@ def _classes(checkpoint: Checkpoint, own: Entries, larger: Entries, default: int
     """
     grows = {name: len(larger[name]) - len(own[name]) for name in own if own[name].shape != larger[name].shape}
     for entries in checkpoint.parts.values():
-        for prefix in _prefixes(entries, own):
+        for prefix in prefixes(entries, own):
             told = set()
             for name, each in grows.items():
                 if prefix + name in entries and each > 0:

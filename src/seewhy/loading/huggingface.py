@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from seewhy.errors import UsageError
-from seewhy.loading.checkpoint import build_and_fill
+from seewhy.loading.checkpoint import Fit, check_finite, in_words, misfit, prefixes, read_checkpoint
 from seewhy.loading.extras import import_extra
 from seewhy.loading.torchvision_models import kept_share
 
@@ -51,12 +51,13 @@ def load_hf(name: str, weights: str | Path | None, given: Mapping[str, Any]) -> 
         )
     with _quiet(transformers):
         if weights is None:
-            module, classes, origin = _pretrained(architecture, folder)
+            module, origin = _pretrained(architecture, folder)
+        elif str(weights) == "random":
+            module, origin = architecture(_config(architecture, folder, None)), "random"
         else:
-            build = _builder(architecture, folder)
-            module, classes, origin = build_and_fill(build, build(None).config.num_labels, weights)
+            module, origin = _filled(architecture, folder, Path(weights))
     settings = {"task": task, **(_pixels(processor, folder, task) if processor else _size(module.config))}
-    if (labels := _labels(config, classes)) is not None:
+    if (labels := _labels(config, module.config.num_labels)) is not None:
         settings["labels"] = labels
     return module.float(), settings, origin
 
@@ -129,7 +130,7 @@ def _quiet(transformers: ModuleType) -> Iterator[None]:
             log.enable_progress_bar()
 
 
-def _pretrained(architecture: Any, folder: Path) -> tuple[nn.Module, int, str]:
+def _pretrained(architecture: Any, folder: Path) -> tuple[Any, str]:
     """The folder's own weights (safetensors, or a .bin that holds tensors alone), every entry of the network filled."""
     try:
         module, found = architecture.from_pretrained(
@@ -148,16 +149,41 @@ def _pretrained(architecture: Any, folder: Path) -> tuple[nn.Module, int, str]:
             f"{len(unexpected)} unexpected {unexpected[:3]}."
         )
     left = f", left out: {len(unexpected)} entries {unexpected[:3]}" if unexpected else ""
-    return module, module.config.num_labels, f"{folder}{left}"
+    return module, f"{folder}{left}"
 
 
-def _builder(architecture: Any, folder: Path) -> Callable[[int | None], Any]:
-    def build(classes: int | None) -> Any:
-        chosen = {} if classes is None else {"num_labels": classes}
-        config = architecture.config_class.from_pretrained(folder, local_files_only=True, **chosen)
-        return architecture(config)
+def _filled(architecture: Any, folder: Path, weights: Path) -> tuple[Any, str]:
+    """A user's checkpoint in the folder's architecture; transformers knows the names that its earlier versions had."""
+    checkpoint, fits = read_checkpoint(weights), []
+    for part, entries in checkpoint.parts.items():
+        prefix, classes = "", None
+        for _ in range(3):  # what does not fit tells the prefix, and then the number of classes
+            named = {name.removeprefix(prefix): tensor for name, tensor in entries.items() if name.startswith(prefix)}
+            config = _config(architecture, folder, classes)
+            module, found = architecture.from_pretrained(
+                None, config=config, state_dict=named, ignore_mismatched_sizes=True, output_loading_info=True
+            )
+            missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+            misshapen = sorted(found["mismatched_keys"])
+            shapes = [f"{name} is {tuple(had)}, expected {tuple(own)}" for name, had, own in misshapen]
+            fit = Fit(part, prefix, missing, unexpected, shapes)
+            if fit.whole:
+                check_finite(named, weights)
+                return module, in_words(checkpoint, fit, [fit])
+            fits.append(fit)
+            told = {config.num_labels + had[0] - own[0] for _, had, own in misshapen}
+            if missing and len(found_prefixes := prefixes(unexpected, missing)) > 1:
+                prefix += found_prefixes[1]
+            elif len(told) == 1 and not missing:
+                classes = told.pop()
+            else:
+                break
+    raise UsageError(misfit(checkpoint, min(fits, key=lambda fit: len(fit.missing) + len(fit.misshapen))))
 
-    return build
+
+def _config(architecture: Any, folder: Path, classes: int | None) -> Any:
+    chosen = {} if classes is None else {"num_labels": classes}
+    return architecture.config_class.from_pretrained(folder, local_files_only=True, **chosen)
 
 
 def _processor(folder: Path) -> Processor | None:

@@ -56,8 +56,8 @@ def load(
     "hf:FOLDER": a transformers model on disk, or its id in the hub's cache. "module.path:factory": a function of yours
     that returns an nn.Module, or what sw.wrap makes of one. "file.pt2" (torch.export), "file.pt" (TorchScript): input and
     black-box methods, no layers. labels: class names, or a file of them. mean, ..., task: as in sw.wrap, instead of what
-    the specification knows. UsageError for an unknown specification, name or checkpoint; MissingExtraError with the
-    install line.
+    the specification knows (for another framing its crop is 1). UsageError for an unknown specification, name or
+    checkpoint; MissingExtraError with the install line.
     """
     if not isinstance(specification, str):
         raise UsageError(
@@ -84,6 +84,8 @@ def load(
     else:
         if settings.get("batch_size") == 1 and given.get("batch_size", 1) != 1:
             raise UsageError(f"{specification} was exported for one image at a time; got batch_size={batch_size!r}.")
+        if given.get("framing", "crop") != settings.get("framing", "crop"):
+            settings["crop"] = 1.0  # a share that was chosen for another framing
         model = wrap(made, **{**settings, **given, "precision": precision, "name": specification})
     _move(model.module, device)
     model.weights = origin

@@ -34,6 +34,9 @@ def explain(
     layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
+    on_photo: bool = typer.Option(
+        False, "--on-photo", help="Also a picture of each map over the whole photo, at its own size."
+    ),
     labels: Path | None = options.LABELS,
     mean: str | None = options.MEAN,
     std: str | None = options.STD,
@@ -64,7 +67,7 @@ def explain(
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out)
+    work = Work(network, infos, target, layer, seed, given, out, on_photo)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
@@ -196,9 +199,10 @@ class Work:
         seed: int,
         given: dict[str, Any],
         out: Path,
+        on_photo: bool,
     ) -> None:
         self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
-        self.given, self.out = given, out
+        self.given, self.out, self.on_photo = given, out, on_photo
         self.records: list[dict[str, Any]] = []
 
     def explain(self, paths: Sequence[Path]) -> list[Skip]:
@@ -222,7 +226,7 @@ class Work:
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
                 found = explain_inputs(self.network, x, shown, info, self.target, layer, self.seed, own)
-                self.records += found.append_to(self.out)
+                self.records += found.append_to(self.out, on_photo=self.on_photo)
         return skipped
 
     def finish(self, paths: Sequence[Path], skipped: Sequence[Skip]) -> Path:
