@@ -173,9 +173,8 @@ def test_the_smallest_and_the_longest_photos_have_a_way_back(photo, framing):
     assert torch.allclose(placed[seen], torch.tensor(1.0))
 
 
-@pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_photo_of_twenty_megapixels_has_a_way_back_in_time_and_memory(framing):
-    g = frame((4000, 5000), (224, 224), 0.875, framing)
+def test_a_photo_of_twenty_megapixels_has_a_way_back_in_time_and_memory():
+    g = frame((4000, 5000), (224, 224), 0.875, "crop")
     values = torch.zeros(224, 224)
     values[100, 130] = 1
     placed, seen = g.place(values)

@@ -74,6 +74,17 @@ def test_on_photo_writes_the_map_over_the_whole_photo_and_the_page_links_it(seew
     assert "over the whole photo" not in (tmp_path / "again" / "index.html").read_text()
 
 
+def test_on_photo_with_a_preprocess_of_ones_own_is_refused_before_any_work(seewhy, tmp_path):
+    code = "import seewhy as sw, torch\nfrom nets import tiny_cnn\n"
+    code += "def net(): return sw.wrap(tiny_cnn(), size=32, preprocess=lambda image: torch.rand(3, 32, 32))\n"
+    (tmp_path / "own_preprocess.py").write_text(code)
+    code, _, err = seewhy("explain", "cat.png", "--model", "own_preprocess:net", "--on-photo")
+    assert code == 2
+    assert "the way back to a photo is unknown" in err
+    assert not (tmp_path / "seewhy-run").exists()
+    assert seewhy("explain", "cat.png", "--model", "own_preprocess:net")[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

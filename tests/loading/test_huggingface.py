@@ -265,6 +265,7 @@ def test_a_folder_without_the_processors_settings_asks_for_them(vit):
         ({"architectures": ["ViTForMaskedImageModeling"]}, "Say task="),
         ({"architectures": ["BertModel"]}, "does not take pictures alone"),
         ({"architectures": None}, "names the architecture None"),
+        ({"architecture": "resnet18", "pretrained_cfg": {}}, r"model of timm.*sw\.load\('timm:resnet18', weights="),
         ({"architectures": ["NoSuchNet"]}, "which transformers .* does not have"),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_checkpoint_brings_its_number_of_classes_and_the_labels_only_where_the
     assert all(torch.equal(ours[k], v) for k, v in trained.state_dict().items())
 
 
-@pytest.mark.parametrize("name", ["inception_v3", "googlenet", "deeplabv3_mobilenet_v3_large"])
+@pytest.mark.parametrize("name", ["googlenet", "deeplabv3_mobilenet_v3_large"])
 def test_heads_that_only_training_uses_may_be_in_the_file_or_not(tmp_path, name):
     extra = {"weights_backbone": None, "aux_loss": True} if name.startswith("deep") else {"init_weights": False}
     state = get_model(name, weights=None, **extra).state_dict()

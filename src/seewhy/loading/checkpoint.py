@@ -63,10 +63,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def kind_of_file(path: Path) -> Literal["TorchScript", "torch.export", "other"]:
     """What a zip archive of PyTorch's is, by the names of its members."""
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {name.partition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):  # no archive, or a damaged one
         return "other"
-    with zipfile.ZipFile(path) as archive:
-        members = {name.partition("/")[2] for name in archive.namelist()}
     if "constants.pkl" in members:
         return "TorchScript"
     return "torch.export" if "archive_format" in members else "other"

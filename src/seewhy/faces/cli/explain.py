@@ -60,7 +60,7 @@ def explain(
     paths, skipped = find(images)
     pixels = options.pixels(mean, std, size, crop, framing)
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
-    check_question(network, target, layer)
+    check_question(network, target, layer, on_photo=on_photo)
     given = options.read_pictures(given, network)
     if dry_run:
         forecast(network, infos, given, target, layer, len(paths), dry_run=True, as_json=as_json)
@@ -123,9 +123,13 @@ def find(sources: Sequence[Path]) -> tuple[list[Path], list[Skip]]:
     return list(dict.fromkeys(paths)), skipped
 
 
-def check_question(network: "VisionModel", target: str | None, layer: str | None) -> None:
-    """UsageError or RefusalError, before any image is read, for a target or a layer that the network does not have."""
+def check_question(network: "VisionModel", target: str | None, layer: str | None, *, on_photo: bool) -> None:
+    """UsageError or RefusalError, before any image is read, for a target, a layer or a way back that there is not."""
+    from seewhy.errors import UsageError
     from seewhy.target import resolve
+
+    if on_photo and network.preprocess is not None:
+        raise UsageError("--on-photo: this network has a preprocess of its own, so the way back to a photo is unknown.")
 
     question = resolve(target, network.labels, network.task)
     question.check(1, network.output_shape(network.input_shape()))
