@@ -78,6 +78,14 @@ def test_a_part_inside_a_part_is_found(tmp_path, trained):
     assert "'model.state_dict'" in origin
 
 
+def test_a_file_that_holds_itself_has_an_end(tmp_path, trained):
+    content = {"net": trained.state_dict()}
+    content["model"] = content
+    module, origin = filled(saved(tmp_path, content))
+    assert same(module, trained)
+    assert "its part 'model.model" in origin or "its part 'net'" in origin
+
+
 def test_plain_weights_come_before_averaged_ones_and_the_other_part_is_named(tmp_path, trained):
     average = network(seed=9)
     content = {"model_ema": prefixed(average.state_dict(), "module."), "state_dict": trained.state_dict()}

@@ -128,6 +128,43 @@ def test_random_weights_are_a_network_in_evaluation_mode_with_the_architectures_
     assert not model.module.training
 
 
+@pytest.mark.parametrize(
+    ("mode", "framing", "padding"), [("squash", "stretch", 0), ("border", "pad", 0.5), ("center", "crop", 0)]
+)
+def test_timms_crop_mode_is_the_framing(monkeypatch, mode, framing, padding):
+    found = timm.data.resolve_data_config({}, model=timm.create_model(TINY))
+    monkeypatch.setattr(timm.data, "resolve_data_config", lambda *_, **__: {**found, "crop_mode": mode})
+    model = load(f"timm:{TINY}", weights="random")
+    assert (model.framing, model.padding, model.crop) == (framing, padding, 0.95)
+
+
+def test_what_the_user_says_comes_before_what_the_specification_knows():
+    given = {"mean": (0.1,) * 3, "std": (0.2,) * 3, "size": (64, 96), "interpolation": "nearest", "task": "multilabel"}
+    model = load(f"timm:{TINY}", weights="random", **given)
+    assert {name: getattr(model, name) for name in given} == given
+    assert (model.crop, model.framing) == (0.95, "crop")
+
+
+def test_another_framing_shows_all_that_it_can_unless_a_crop_is_given():
+    cropped = [{"framing": "pad"}, {"framing": "stretch", "crop": 0.9}, {"framing": "crop"}, {"padding": 0.5}]
+    found = [load(f"timm:{TINY}", weights="random", **given) for given in cropped]
+    assert [(model.framing, model.crop) for model in found] == [
+        ("pad", 1.0),
+        ("stretch", 0.9),
+        ("crop", 0.95),
+        ("crop", 0.95),
+    ]
+
+
+def test_lite0_may_be_untrained_or_hold_weights_of_ones_own(tmp_path):
+    torch.manual_seed(3)
+    trained = timm.create_model("tf_efficientnet_lite0", num_classes=4)
+    torch.save({f"module.{name}": tensor for name, tensor in trained.state_dict().items()}, tmp_path / "a.pth")
+    model = load("lite0", weights=tmp_path / "a.pth", labels=list("abcd"))
+    assert torch.equal(model.module.classifier.weight, trained.classifier.weight)
+    assert load("lite0", weights="random").weights == "random"
+
+
 def test_a_checkpoint_is_loaded_exactly(tmp_path, state):
     model = load(f"timm:{TINY}", weights=str(saved(tmp_path / "a.pth", state)))
     for name, tensor in model.module.state_dict().items():

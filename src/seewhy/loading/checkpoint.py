@@ -115,7 +115,7 @@ def _tables(loaded: Any, part: str) -> Iterator[tuple[str, dict[str, Tensor]]]:
     if table:
         yield part, table
     for name in PARTS:
-        if name in loaded:
+        if name in loaded and part.count(".") < 2:
             yield from _tables(loaded[name], f"{part}.{name}" if part else name)
 
 

@@ -84,7 +84,7 @@ def load(
     else:
         if settings.get("batch_size") == 1 and given.get("batch_size", 1) != 1:
             raise UsageError(f"{specification} was exported for one image at a time; got batch_size={batch_size!r}.")
-        if given.get("framing", "crop") != settings.get("framing", "crop"):
+        if framing is not None and framing != settings.get("framing", "crop"):
             settings["crop"] = 1.0  # a share that was chosen for another framing
         model = wrap(made, **{**settings, **given, "precision": precision, "name": specification})
     _move(model.module, device)
