@@ -1,6 +1,7 @@
 """Every snippet of the documentation runs, and its generated parts are fresh. As a script: writes those parts again."""
 
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -63,9 +64,32 @@ def folder_with_a_cat(tmp_path, monkeypatch):
     return tmp_path
 
 
+def put_networks_into(folder):
+    """What docs/own-model.md loads: a transformers folder, own code, a Lightning checkpoint, names."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import ViTConfig, ViTForImageClassification
+
+    from nets import tiny_cnn
+
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    config = ViTConfig(**small, image_size=32, patch_size=8, architectures=["ViTForImageClassification"])
+    (folder / "my-vit").mkdir()
+    (folder / "my-vit" / "config.json").write_text(config.to_json_string())
+    save_file(ViTForImageClassification(config).state_dict(), folder / "my-vit" / "model.safetensors", {"format": "pt"})
+    pixels = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "size": {"height": 32, "width": 32}}
+    (folder / "my-vit" / "preprocessor_config.json").write_text(json.dumps(pixels))
+    (folder / "my_nets.py").write_text("from nets import tiny_cnn as build\n")
+    state = {f"model.{name}": tensor for name, tensor in tiny_cnn(seed=3).state_dict().items()}
+    torch.save({"state_dict": state, "pytorch-lightning_version": "2.5"}, folder / "last.ckpt")
+    (folder / "names.txt").write_text("\n".join("abcde"))
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
 def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
     scope = {}
+    if page.name == "own-model.md":
+        put_networks_into(folder_with_a_cat)
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), scope)
 

@@ -28,6 +28,14 @@ ORDER = [
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
+    "loading": [
+        ["extras"],
+        ["labels", "checkpoint"],
+        ["lite0", "timm_models", "factory"],
+        ["torchvision_models", "files"],
+        ["huggingface"],
+        ["specification"],
+    ],
     "data": [["geometry"], ["images"]],
     "methods": [
         ["maps"],

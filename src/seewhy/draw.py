@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from seewhy.errors import UsageError
 
@@ -68,25 +68,49 @@ def enlarge(colors: RGB, size: tuple[int, ...]) -> RGB:
 
 def overlay(shown: RGB, raw: FloatMap, picture: Picture, opacity: float = 0.55, limit: float | None = None) -> RGB:
     """The map's cells over the picture that the model was shown, (H, W, 3); opacity 0 is the photo, 1 the map."""
-    if not 0 <= opacity <= 1:
-        raise UsageError(f"opacity is between 0 (the photo) and 1 (the map); got {opacity}.")
+    _check_opacity(opacity)
     colors = enlarge(heatmap(raw, picture, limit), (shown.shape[0], shown.shape[1]))
     mixed: RGB = np.rint((1 - opacity) * shown + opacity * colors).astype(np.uint8)
     return mixed
 
 
-def with_color_bar(colors: RGB, raw: FloatMap, picture: Picture, limit: float | None = None) -> RGB:
-    """The picture with a color bar below it, its ends labeled with the map's true numbers."""
+def overlay_on_photo(
+    photo: RGB,
+    raw: FloatMap,
+    picture: Picture,
+    cells: tuple[NDArray[np.int64], NDArray[np.int64]],
+    opacity: float = 0.55,
+) -> RGB:
+    """The map's cells over the whole photo (H, W, 3); what the model was not shown is dark, gray and hatched.
+
+    cells: the row of cells at every row of the photo, and the column at every column; -1 where unseen.
+    """
+    _check_opacity(opacity)
+    rows, columns = cells
+    colors = heatmap(raw, picture)[rows.clip(0)][:, columns.clip(0)]
+    mixed = np.array(Image.blend(Image.fromarray(photo), Image.fromarray(colors), opacity))
+    unseen = (rows < 0)[:, None] | (columns < 0)[None]
+    dark = (0.45 * np.asarray(Image.fromarray(photo).convert("L"), dtype=np.float32)).astype(np.uint8)
+    period = max(8, min(photo.shape[:2]) // 40)
+    lines = (np.arange(len(rows))[:, None] + np.arange(len(columns))[None]) % period < max(1, period // 8)
+    mixed[unseen] = np.where(lines, dark + 60, dark)[unseen][:, None]
+    return mixed
+
+
+def with_color_bar(colors: RGB, raw: FloatMap, picture: Picture, limit: float | None = None, remark: str = "") -> RGB:
+    """The picture with a color bar below it, its ends labeled with the map's true numbers; below that a remark."""
     end = limit_of(raw, picture) if limit is None else limit
-    width = max(colors.shape[1], 180)
-    canvas = Image.new("RGB", (width, colors.shape[0] + 34), "white")
+    height, width = colors.shape[0], max(colors.shape[1], 180)
+    k = max(1, width // 640)  # a large picture gets a large bar
+    canvas = Image.new("RGB", (width, height + 34 * k + (16 * k if remark else 0)), "white")
     canvas.paste(Image.fromarray(colors), (0, 0))
-    ramp = np.rint(palette(picture, width - 8)[None].repeat(10, axis=0) * 255).astype(np.uint8)
-    canvas.paste(Image.fromarray(ramp), (4, colors.shape[0] + 6))
+    ramp = np.rint(palette(picture, width - 8 * k)[None].repeat(10 * k, axis=0) * 255).astype(np.uint8)
+    canvas.paste(Image.fromarray(ramp), (4 * k, height + 6 * k))
     low, high = bar_labels(raw, picture, end)
-    pen = ImageDraw.Draw(canvas)
-    pen.text((4, colors.shape[0] + 19), low, fill="black")
-    pen.text((width - 4 - pen.textlength(high), colors.shape[0] + 19), high, fill="black")
+    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(10 * k)
+    pen.text((4 * k, height + 19 * k), low, fill="black", font=font)
+    pen.text((width - 4 * k - pen.textlength(high, font=font), height + 19 * k), high, fill="black", font=font)
+    pen.text((4 * k, height + 34 * k), remark, fill="black", font=font)
     return np.asarray(canvas)
 
 
@@ -106,8 +130,8 @@ def bar_labels(raw: FloatMap, picture: Picture, end: float) -> tuple[str, str]:
 def note(shown: RGB, text: str) -> RGB:
     """A pale picture with a sentence on it, where there is no map to draw."""
     image = Image.fromarray(np.rint(0.35 * shown + 0.65 * 255).astype(np.uint8))
-    pen = ImageDraw.Draw(image)
-    pen.multiline_text((6, 6), text.replace(": ", ":\n"), fill="black")
+    font = ImageFont.load_default(10 * max(1, image.width // 640))
+    ImageDraw.Draw(image).multiline_text((6, 6), text.replace(": ", ":\n"), fill="black", font=font)
     return np.asarray(image)
 
 
@@ -118,6 +142,11 @@ def number(value: float) -> str:
 
 def _beyond(extreme: float, end: float) -> str:
     return ">= " if extreme > end * (1 + 1e-6) else ""
+
+
+def _check_opacity(opacity: float) -> None:
+    if not 0 <= opacity <= 1:
+        raise UsageError(f"opacity is between 0 (the photo) and 1 (the map); got {opacity}.")
 
 
 def _check(raw: FloatMap) -> None:

@@ -62,6 +62,8 @@ class VisionModel:
         size: tuple[int, int] | None,
         crop: float,
         interpolation: str,
+        framing: str,
+        padding: float,
         labels: Sequence[str] | None,
         task: Task,
         batch_size: int | None,
@@ -72,6 +74,8 @@ class VisionModel:
         self.module = module
         self.name = name
         self.size, self.crop, self.interpolation = size, crop, interpolation
+        self.framing, self.padding = framing, padding
+        self.weights = ""  # where they came from, in words; "": as the network was given
         self.labels = list(labels) if labels is not None else None
         self.task: Task = task
         self.batch_size = batch_size
@@ -300,7 +304,9 @@ class VisionModel:
     def input_shape(self) -> tuple[int, ...]:
         """(C, h, w) that the network is shown; UsageError where `size` was not given."""
         if self.size is None:
-            raise UsageError("the input size of this model is unknown: wrap it with sw.wrap(module, size=...).")
+            raise UsageError(
+                "the input size of this model is unknown: give size=224, or --size 224 (sw.wrap, sw.load)."
+            )
         return (self.channels, *self.size)
 
     def layers(self, progress: Callable[[int, int], None] | None = None) -> LayerTable:

@@ -4,7 +4,7 @@ run.json      schema, command, what was skipped and why          (replaced as a 
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 maps/         raw maps, float32 .npy, named by their content     (never pickled)
 images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly
-pictures/     overlays, .png
+pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
 """
 
@@ -77,16 +77,19 @@ def append(
     shown: Image.Image | None,
     pixels: NDArray[np.float32] | None,
     overlay: Image.Image | None,
+    on_photo: Image.Image | None = None,
 ) -> Record:
     """Write one row: its files first, then its record. Returns the record with the file names filled in.
 
-    shown: the model's input as a picture; pixels: the same as numbers, where the picture does not hold them exactly.
+    shown: the model's input as a picture; pixels: the same as numbers, where the picture does not hold them exactly;
+    overlay, on_photo: the map over that picture, and over the whole photo.
     """
     stored: Record = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
     stored["map"]["file"] = _store(folder, "maps", npy_bytes(raw), "npy")
     stored["image"]["file"] = _store(folder, "images", _png(shown), "png") if shown is not None else None
     stored["image"]["array"] = _store(folder, "images", npy_bytes(pixels), "npy") if pixels is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
+    stored["picture_on_photo"] = _store(folder, "pictures", _png(on_photo), "png") if on_photo is not None else None
     stored = plain(stored)
     line = json.dumps(stored, allow_nan=False) + "\n"  # ASCII: a file name may hold bytes that are no text
     path = folder / "rows.jsonl"

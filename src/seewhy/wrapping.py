@@ -1,7 +1,7 @@
 """sw.wrap: a network and how it wants its pixels, checked and made into a VisionModel."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from seewhy.model import PRECISIONS, Precision, VisionModel
 from seewhy.target import TASKS, Task
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+Framing = Literal["crop", "stretch", "pad"]
+FRAMINGS: tuple[str, ...] = get_args(Framing)
 
 
 def wrap(
@@ -21,6 +23,8 @@ def wrap(
     size: int | tuple[int, int] | None = None,
     crop: float = 1.0,
     interpolation: str = "bicubic",
+    framing: Framing = "crop",
+    padding: float = 0.0,
     labels: Sequence[str] | None = None,
     task: Task = "multiclass",
     batch_size: int | None = None,
@@ -30,12 +34,14 @@ def wrap(
 ) -> VisionModel:
     """A network and how it wants its pixels: images come in as [0, 1], `(x - mean) / std` happens inside.
 
-    size: the input's height and width (or one number for both); crop: share of the shorter side that is kept;
-    labels: class names in order; batch_size: rows in one forward (None: timed once on a CPU, the largest that fits on
-    an accelerator). preprocess: a callable PIL image -> (C, h, w) tensor instead of all this; maps then stay in its
-    space. DataParallel and torch.compile wrappers are taken off. UsageError for values that cannot be meant.
+    size: the input's height and width (or one number for both). A photo is scaled to size / crop, and the central `size`
+    is shown: framing "crop" covers it (the shorter side fits, the rest is cut off), "stretch" gives the photo that very
+    shape, "pad" lets all of it fit inside borders of gray `padding` in [0, 1]. labels: class names in order; batch_size:
+    rows in one forward (None: timed once on a CPU, the largest that fits on an accelerator). preprocess: a callable PIL
+    image -> (C, h, w) tensor instead of all this; maps then stay in its space. DataParallel and torch.compile wrappers
+    are taken off. UsageError for values that cannot be meant.
     """
-    _check_wrap(module, mean, std, size, crop, interpolation, labels, task, batch_size, precision)
+    _check_wrap(module, mean, std, size, crop, interpolation, framing, padding, labels, task, batch_size, precision)
     plain = unwrap(module)
     return VisionModel(
         plain,
@@ -45,6 +51,8 @@ def wrap(
         size=(size, size) if isinstance(size, int) else None if size is None else (size[0], size[1]),
         crop=crop,
         interpolation=interpolation,
+        framing=framing,
+        padding=padding,
         labels=labels,
         task=task,
         batch_size=batch_size,
@@ -61,6 +69,8 @@ def _check_wrap(
     size: Any,
     crop: Any,
     interpolation: Any,
+    framing: Any,
+    padding: Any,
     labels: Any,
     task: Any,
     batch_size: Any,
@@ -83,7 +93,8 @@ def _check_wrap(
         raise UsageError(f"size is one number or (height, width); got {size!r}.")
     real_number("crop", crop, at_least=0, above=True)
     if crop > 1:
-        raise UsageError(f"crop is the share of the shorter side that is kept, in (0, 1]; got {crop}.")
+        raise UsageError(f"crop is the share of the scaled photo that is kept along a side, in (0, 1]; got {crop}.")
+    real_number("padding", padding, at_least=0, at_most=1)
     if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
         raise UsageError(f"labels is a list of class names; got {labels!r}.")
     if batch_size is not None:
@@ -91,6 +102,7 @@ def _check_wrap(
     for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):
         known_name(name, value, known)
     known_name("interpolation", interpolation, INTERPOLATIONS)
+    known_name("framing", framing, FRAMINGS)
 
 
 def bare(module: nn.Module) -> VisionModel:

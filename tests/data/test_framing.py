@@ -7,7 +7,7 @@ from PIL import Image
 from skimage.data import data_dir
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from seewhy.data.geometry import Geometry, resize, resize_and_center_crop
+from seewhy.data.geometry import Geometry, frame, resize
 from seewhy.data.images import read_photo, to_input
 
 PHOTOS = [  # width, height
@@ -75,7 +75,7 @@ def test_the_shown_part_is_exactly_the_center_when_nothing_is_scaled():
     ],
 )
 def test_the_box_that_the_model_sees(photo, size, crop, box):
-    geometry = resize_and_center_crop(photo, size, crop)
+    geometry = frame(photo, size, crop)
     assert geometry.box == pytest.approx(box)
     share = (box[2] - box[0]) * (box[3] - box[1]) / (photo[0] * photo[1])
     assert geometry.seen_fraction == pytest.approx(share)
@@ -85,7 +85,7 @@ def test_the_box_that_the_model_sees(photo, size, crop, box):
 @pytest.mark.parametrize("size", [(224, 224), (64, 96), (96, 64), (7, 1), (33, 200)])
 def test_the_box_lies_at_the_center_of_the_photo(size, crop):
     for photo in product((1, 2, 31, 97, 500, 20000), (1, 3, 64, 333, 20000)):
-        top, left, bottom, right = resize_and_center_crop(photo, size, crop).box
+        top, left, bottom, right = frame(photo, size, crop).box
         assert abs(top + bottom - photo[0]) <= 1.01 * (bottom - top) / size[0]
         assert abs(left + right - photo[1]) <= 1.01 * (right - left) / size[1]
 
@@ -115,7 +115,7 @@ def test_place_puts_a_peak_at_its_photo_pixel_and_marks_what_was_not_seen():
 
 @pytest.mark.parametrize("photo", [(300, 451), (33, 33), (1, 1), (2000, 2), (224, 10)])
 def test_place_keeps_a_constant_map_constant_over_all_that_was_seen(photo):
-    placed, seen = resize_and_center_crop(photo, (32, 32), 0.875).place(torch.full((32, 32), 3.0))
+    placed, seen = frame(photo, (32, 32), 0.875).place(torch.full((32, 32), 3.0))
     assert seen.any()
     assert torch.allclose(placed[seen], torch.tensor(3.0))
     assert (placed[~seen] == 0).all()
@@ -123,7 +123,7 @@ def test_place_keeps_a_constant_map_constant_over_all_that_was_seen(photo):
 
 @pytest.mark.parametrize("length", [24, 25, 32, 40, 56, 57, 300, 451])
 def test_a_photo_pixel_is_seen_if_its_center_lies_in_the_box(length):
-    geometry = resize_and_center_crop((length, length), (224, 224), 0.875)
+    geometry = frame((length, length), (224, 224), 0.875)
     _, seen = geometry.place(torch.ones(224, 224))
     centers = torch.arange(length) + 0.5
     inside = (centers >= geometry.box[0]) & (centers < geometry.box[2])

@@ -7,7 +7,7 @@ from PIL import Image
 from torchvision import transforms
 from zoo import cat
 
-from seewhy.data.geometry import Geometry, resize, resize_and_center_crop
+from seewhy.data.geometry import Geometry, frame, resize
 from seewhy.data.images import read_photo, to_input
 
 SIZES = [(451, 300), (300, 451), (256, 256), (224, 224), (641, 479), (97, 333), (57, 58), (1023, 401)]
@@ -28,7 +28,7 @@ def test_the_crop_is_that_of_torchvision_and_timm(photo_size, size, crop):
 
 
 def test_a_crop_that_is_not_square_keeps_its_shape_inside_the_photo():
-    geometry = resize_and_center_crop((300, 400), (64, 128), 1.0)
+    geometry = frame((300, 400), (64, 128), 1.0)
     assert geometry.box == pytest.approx((50, 0, 250, 400))
     shown, _ = to_input(read_photo(cat((400, 300))), (64, 128), 1.0, "bilinear")
     assert shown.shape == (3, 64, 128)
@@ -43,7 +43,7 @@ def test_a_crop_that_is_not_square_keeps_its_shape_inside_the_photo():
     crop=st.floats(0.3, 1),
 )
 def test_the_box_always_lies_in_the_photo_and_scales_both_axes_alike(height, width, h, w, crop):
-    g = resize_and_center_crop((height, width), (h, w), crop)
+    g = frame((height, width), (h, w), crop)
     top, left, bottom, right = g.box
     assert -1e-6 <= top < bottom <= height + 1e-6
     assert -1e-6 <= left < right <= width + 1e-6
@@ -69,7 +69,7 @@ def test_a_point_goes_to_the_photo_and_its_map_with_it():
 
 
 def test_a_record_of_a_geometry_gives_it_back():
-    g = resize_and_center_crop((123, 77), (224, 224), 0.875)
+    g = frame((123, 77), (224, 224), 0.875)
     assert Geometry.from_dict(g.to_dict()) == g
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from seewhy.data.geometry import Geometry, resize_and_center_crop
+from seewhy.data.geometry import Geometry, frame
 from seewhy.errors import ImageError, UsageError, near_names
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -151,14 +151,31 @@ def _deep_band(image: Image.Image, name: str, notes: list[str]) -> Image.Image:
     return Image.fromarray(values)
 
 
+def as_rgb(photo: Photo) -> Image.Image:
+    """The photo as one 8-bit RGB picture."""
+    bands = [band if band.mode == "L" else _rounded(band) for band in photo.bands]
+    return bands[0].convert("RGB") if len(bands) == 1 else Image.merge("RGB", bands)
+
+
+def _rounded(band: Image.Image) -> Image.Image:
+    return Image.fromarray(np.rint(np.asarray(band) * 255).astype(np.uint8))
+
+
 def to_input(
-    photo: Photo, size: tuple[int, int], crop: float, interpolation: str, channels: int = 3
+    photo: Photo,
+    size: tuple[int, int],
+    crop: float,
+    interpolation: str,
+    channels: int = 3,
+    framing: str = "crop",
+    padding: float = 0.0,
 ) -> tuple[NDArray[np.float32], Geometry]:
     """What the model is shown: (channels, h, w) float32 in [0, 1], and where it lies in the photo.
 
-    A gray photo fills all channels; a color photo for a one-channel model becomes luminance.
+    A gray photo fills all channels; a color photo for a one-channel model becomes luminance. padding: the gray around a
+    photo that framing="pad" does not fill up.
     """
-    geometry = resize_and_center_crop(photo.size, size, crop)
+    geometry = frame(photo.size, size, crop, framing)
     bands: tuple[Image.Image, ...] = photo.bands
     if channels == 1 and len(bands) == 3:
         bands = (Image.merge("RGB", bands).convert("L"),)
@@ -166,19 +183,22 @@ def to_input(
         raise UsageError(f"{photo.name}: {len(bands)} channels, the model takes {channels}: pass a tensor instead.")
     shown = []
     for band in bands:
-        values = np.asarray(_resampled(band, geometry, RESAMPLING[interpolation])).astype(np.float32)
+        resampled = _resampled(band, geometry, RESAMPLING[interpolation], padding)
+        values = np.asarray(resampled).astype(np.float32)
         shown.append(values / 255 if band.mode == "L" else values.clip(0, 1))
     return np.stack(shown * (channels // len(shown)) if len(shown) == 1 else shown), geometry
 
 
-def _resampled(band: Image.Image, geometry: Geometry, resampling: Image.Resampling) -> Image.Image:
-    """Resize, then crop, as torchvision and timm do, to the last bit; or the crop alone where the whole would be huge."""
+def _resampled(band: Image.Image, geometry: Geometry, resampling: Image.Resampling, padding: float) -> Image.Image:
+    """Resize, then crop or pad, as torchvision and timm do, to the last bit; or the crop alone where the whole is huge."""
     (top, left, bottom, right), (h, w) = geometry.box, geometry.size
     rows, columns = round(band.height * h / (bottom - top)), round(band.width * w / (right - left))
     if rows * columns > MAX_RESIZED_PIXELS:
         return band.resize((w, h), resampling, box=(left, top, right, bottom))
     y, x = round(top * rows / band.height), round(left * columns / band.width)
-    return band.resize((columns, rows), resampling).crop((x, y, x + w, y + h))
+    shown = Image.new(band.mode, (w, h), round(255 * padding) if band.mode == "L" else padding)
+    shown.paste(band.resize((columns, rows), resampling), (-x, -y))
+    return shown
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:

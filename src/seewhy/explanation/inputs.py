@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from seewhy.data.geometry import Geometry
-from seewhy.data.images import Photo, read_photo, to_input
+from seewhy.data.images import Photo, as_rgb, read_photo, to_input
 from seewhy.errors import UsageError
 from seewhy.model import VisionModel
 
@@ -59,23 +58,18 @@ def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]
 
 def _shown(model: VisionModel, photo: Photo) -> tuple[Tensor, Shown]:
     if model.preprocess is not None:
-        bands = tuple(band if band.mode == "L" else _eight_bit(band) for band in photo.bands)
-        image = bands[0].convert("RGB") if len(bands) == 1 else Image.merge("RGB", bands)
-        x = model.preprocess(image)
+        x = model.preprocess(as_rgb(photo))
         if not isinstance(x, Tensor) or x.ndim < 2:
             raise UsageError("preprocess must return one (C, h, w) tensor per image.")
         note = "maps lie in the space of the user's own preprocess; the way back to the photo is unknown"
         return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None)
     shape = model.input_shape()
-    pixels, geometry = to_input(photo, (shape[1], shape[2]), model.crop, model.interpolation, model.channels)
+    how = (model.crop, model.interpolation, model.channels, model.framing, model.padding)
+    pixels, geometry = to_input(photo, (shape[1], shape[2]), *how)
     notes = photo.notes
     if geometry.seen_fraction < 0.5:
         notes = (*notes, f"the model sees {100 * geometry.seen_fraction:.2g} % of this photo (a central crop)")
     return torch.from_numpy(pixels), Shown(photo.name, photo.sha256, notes, geometry)
-
-
-def _eight_bit(band: Image.Image) -> Image.Image:
-    return Image.fromarray(np.rint(np.asarray(band) * 255).astype(np.uint8))
 
 
 def _checked(images: Tensor, model: VisionModel) -> Tensor:

@@ -16,8 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy import draw, runfolder
-from seewhy.data.geometry import resize
-from seewhy.errors import UsageError
+from seewhy.data.geometry import Geometry, resize
+from seewhy.data.images import Photo, as_rgb, read_photo
+from seewhy.errors import ImageError, RefusalError, UsageError
 from seewhy.explanation.inputs import Shown
 from seewhy.registry import METHODS
 
@@ -86,6 +87,13 @@ class Explanation:
         """(R, *axes): the raw maps at the size of the model's input, n-linear, half-pixel convention."""
         return resize(self.raw, tuple(self.images.shape[2:]))
 
+    def on_photo(self, i: int = 0) -> tuple[Tensor, Tensor]:
+        """Row i's map over the original photo's own pixels (H, W), and the mask of those that the model saw.
+
+        Unseen pixels (outside the crop) hold 0, which says nothing of them. RefusalError where the way back is unknown.
+        """
+        return self._geometry(i).place(self.maps[i])
+
     @property
     def picture(self) -> draw.Picture:
         """How this method's paper draws its maps; both signs where the method is not one of ours."""
@@ -107,25 +115,65 @@ class Explanation:
         mixed = draw.overlay(self._photo(i), raw, self.picture, opacity)
         return Image.fromarray(draw.with_color_bar(mixed, raw, self.picture))
 
+    def photo_overlay(self, i: int = 0, opacity: float = 0.55) -> Image.Image:
+        """Row i's map over the whole original photo, read again from its file; what the model did not see is hatched.
+
+        RefusalError where the way back to the photo is unknown, ImageError where its file is gone or has changed.
+        """
+        geometry, photo = self._geometry(i), np.asarray(as_rgb(self._original(i)))
+        if self.status[i] is not Status.OK:
+            return Image.fromarray(draw.note(photo, MEANING[self.status[i]]))
+        raw = self._cells(i)
+        mixed = draw.overlay_on_photo(photo, raw, self.picture, geometry.cells(self.grid), opacity)
+        remark = "" if geometry.seen().all() else "hatched: not shown to the network"
+        return Image.fromarray(draw.with_color_bar(mixed, raw, self.picture, remark=remark))
+
+    def _geometry(self, i: int) -> Geometry:
+        source = self.sources[self.image_index[i]]
+        if source.geometry is None or self.raw.ndim != 3:
+            raise RefusalError(
+                f"{source.name}: the way from the input back to a photo is unknown, since it came as a tensor or through the "
+                "user's own preprocess. Pass the file or a PIL image to a model with size=, crop= and framing= instead."
+            )
+        return source.geometry
+
+    def _original(self, i: int) -> Photo:
+        source = self.sources[self.image_index[i]]
+        if not source.sha256:
+            raise RefusalError(
+                f"{source.name} came without a file, so its photo is not kept: use on_photo() and your own."
+            )
+        photo = read_photo(source.name)
+        if photo.sha256 != source.sha256:
+            raise ImageError(
+                f"{source.name} has changed since it was explained (SHA-256 {photo.sha256[:12]}..., then "
+                f"{source.sha256[:12]}...): explain it again."
+            )
+        return photo
+
     def rows(self) -> list[runfolder.Row]:
         """Each row as (JSON record, raw map, picture of the input): what is saved, and what every page is made from."""
         flat = self.images.ndim == 4
         return [(self._record(i), self._cells(i), self._photo(i) if flat else None) for i in range(len(self))]
 
-    def save(self, folder: str | Path) -> Path:
-        """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures."""
+    def save(self, folder: str | Path, *, on_photo: bool = False) -> Path:
+        """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures.
+
+        on_photo: also a picture of each map over the whole original photo, at its own size.
+        """
         path = runfolder.open_folder(folder)
-        self.append_to(path)
+        self.append_to(path, on_photo=on_photo)
         return path
 
-    def append_to(self, folder: Path) -> list[runfolder.Record]:
+    def append_to(self, folder: Path, *, on_photo: bool = False) -> list[runfolder.Record]:
         """Append to a run folder that is open; returns the records as they were written."""
         written = []
         for i, (record, raw, photo) in enumerate(self.rows()):
             shown = Image.fromarray(photo) if photo is not None else None
             pixels = self._pixels_beside(photo, self.image_index[i])
             overlay = self.overlay(i) if photo is not None and raw.ndim == 2 else None
-            written.append(runfolder.append(folder, record, raw, shown, pixels, overlay))
+            whole = self.photo_overlay(i) if on_photo else None
+            written.append(runfolder.append(folder, record, raw, shown, pixels, overlay, whole))
         return written
 
     def _pixels_beside(self, photo: draw.RGB | None, n: int) -> NDArray[np.float32] | None:

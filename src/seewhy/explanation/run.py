@@ -307,6 +307,7 @@ def _fingerprint_later(model: VisionModel, version: capture.Version) -> Callable
 def _provenance(model: VisionModel, seed: int, shape: Sequence[int]) -> dict[str, Any]:
     return {
         "model": model.name,
+        "weights": model.weights,
         "task": model.task,
         "bounds_known": model.bounds is not None,
         "batch_size": model.batch_size,

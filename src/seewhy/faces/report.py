@@ -91,6 +91,7 @@ def _card(record: runfolder.Record, raw: draw.FloatMap) -> dict[str, Any]:
         "status": None if status is Status.OK else MEANING[status],
         "grid": " × ".join(map(str, record["grid"])),
         "uri": None,
+        "on_photo": record.get("picture_on_photo"),
     }
     if status is not Status.OK or raw.ndim != 2:
         return {
@@ -147,6 +148,7 @@ def _about(rows: Sequence[Row]) -> list[tuple[str, str]]:
     first = rows[0][0]["provenance"]
     return [
         ("network", f"{first['model']}, {first['task']}"),
+        *([("weights", first["weights"])] if first.get("weights") else []),
         ("weights (SHA-256)", first["model_sha256"]),
         (
             "precision, device",

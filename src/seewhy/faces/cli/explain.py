@@ -34,7 +34,16 @@ def explain(
     layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
+    on_photo: bool = typer.Option(
+        False, "--on-photo", help="Also a picture of each map over the whole photo, at its own size."
+    ),
     labels: Path | None = options.LABELS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    crop: float | None = options.CROP,
+    framing: str | None = options.FRAMING,
+    task: str | None = options.TASK,
     seed: int = options.SEED,
     device: str = options.DEVICE,
     batch_size: int | None = options.BATCH_SIZE,
@@ -49,15 +58,16 @@ def explain(
     given = options.parameters(param)
     infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
-    network = options.load_model(model, weights, labels, device, batch_size, precision)
-    check_question(network, target, layer)
+    pixels = options.pixels(mean, std, size, crop, framing)
+    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
+    check_question(network, target, layer, on_photo=on_photo)
     given = options.read_pictures(given, network)
     if dry_run:
         forecast(network, infos, given, target, layer, len(paths), dry_run=True, as_json=as_json)
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out)
+    work = Work(network, infos, target, layer, seed, given, out, on_photo)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
@@ -113,9 +123,13 @@ def find(sources: Sequence[Path]) -> tuple[list[Path], list[Skip]]:
     return list(dict.fromkeys(paths)), skipped
 
 
-def check_question(network: "VisionModel", target: str | None, layer: str | None) -> None:
-    """UsageError or RefusalError, before any image is read, for a target or a layer that the network does not have."""
+def check_question(network: "VisionModel", target: str | None, layer: str | None, *, on_photo: bool) -> None:
+    """UsageError or RefusalError, before any image is read, for a target, a layer or a way back that there is not."""
+    from seewhy.errors import UsageError
     from seewhy.target import resolve
+
+    if on_photo and network.preprocess is not None:
+        raise UsageError("--on-photo: this network has a preprocess of its own, so the way back to a photo is unknown.")
 
     question = resolve(target, network.labels, network.task)
     question.check(1, network.output_shape(network.input_shape()))
@@ -189,9 +203,10 @@ class Work:
         seed: int,
         given: dict[str, Any],
         out: Path,
+        on_photo: bool,
     ) -> None:
         self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
-        self.given, self.out = given, out
+        self.given, self.out, self.on_photo = given, out, on_photo
         self.records: list[dict[str, Any]] = []
 
     def explain(self, paths: Sequence[Path]) -> list[Skip]:
@@ -215,7 +230,7 @@ class Work:
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
                 found = explain_inputs(self.network, x, shown, info, self.target, layer, self.seed, own)
-                self.records += found.append_to(self.out)
+                self.records += found.append_to(self.out, on_photo=self.on_photo)
         return skipped
 
     def finish(self, paths: Sequence[Path], skipped: Sequence[Skip]) -> Path:

@@ -11,13 +11,20 @@ from seewhy.faces.cli.console import progress_bar, result_json, say, table
 def layers(
     model: str = options.MODEL,
     weights: Path | None = options.WEIGHTS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    crop: float | None = options.CROP,
+    framing: str | None = options.FRAMING,
+    task: str | None = options.TASK,
     everything: bool = typer.Option(False, "--all", help="Also the layers where no map can be taken, and why not."),
     device: str = options.DEVICE,
     precision: str = options.PRECISION,
     as_json: bool = options.JSON,
 ) -> None:
     """List where in a network a map can be taken, found by running it; the default is marked."""
-    network = options.load_model(model, weights, None, device, None, precision)
+    pixels = options.pixels(mean, std, size, crop, framing)
+    network = options.load_model(model, weights, None, device, None, precision, task=task, pixels=pixels)
     with progress_bar() as step:
         found = network.layers(lambda done, total: step("testing layers", done, total))
     default = network.default_layer()

