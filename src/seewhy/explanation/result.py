@@ -92,7 +92,7 @@ class Explanation:
 
         Unseen pixels (outside the crop) hold 0, which says nothing of them. RefusalError where the way back is unknown.
         """
-        return self._geometry(i).place(self.maps[i])
+        return self._geometry(i).place(resize(self.raw[i : i + 1], tuple(self.images.shape[2:]))[0])
 
     @property
     def picture(self) -> draw.Picture:
