@@ -11,9 +11,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
 ORDER = [
     ["errors"],
     ["registry"],
-    ["capture"],
+    ["capture", "beside"],
     ["target"],
-    ["layers", "throughput", "normalization"],
+    ["answers", "layers", "throughput", "normalization"],
     ["attention"],
     ["model"],
     ["wrapping"],
@@ -26,6 +26,7 @@ ORDER = [
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
+    "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [["geometry"], ["images"]],
     "methods": [
         ["maps"],
@@ -33,7 +34,7 @@ INSIDE = {
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
-    "explanation": [["inputs", "progress"], ["result"], ["run"]],
+    "explanation": [["inputs", "progress"], ["result"], ["questions"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
