@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from seewhy import capture
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
+from seewhy.target import is_detections
 
 Kind = Literal["channels first", "channels last", "tokens"]
 
@@ -189,7 +190,8 @@ class Trace:
         """(2, numbers): the score, and every tensor of the output that has a row per image."""
         with torch.no_grad():
             score = self._score(output).float().view(-1, 1)
-        tensors = [t for t in capture.tensors(output) if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
+        found = [] if is_detections(output) else capture.tensors(output)  # lists of boxes have no fixed length
+        tensors = [t for t in found if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
         return torch.cat([score, *(t.float().reshape(len(t), -1) for t in tensors)], 1)
 
     def choose(self) -> Layer:

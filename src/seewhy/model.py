@@ -105,11 +105,11 @@ class VisionModel:
     @contextmanager
     def holding(self, beside: Beside) -> Iterator[None]:
         """Inside, runs that ask no question (of probe images) give the network the first row of this beside the image."""
-        self._held = {name: values[:1] for name, values in beside.items()}
+        before, self._held = self._held, {name: values[:1] for name, values in beside.items()}
         try:
             yield
         finally:
-            self._held = {}
+            self._held = before
 
     def forward(self, x: Tensor, beside: Beside | None = None) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
@@ -190,11 +190,20 @@ class VisionModel:
             if rule is not None:
                 gates.append(capture.gate_relus(self.module, last, rule))
 
+        leaves: list[Tensor] = []
+        noted = noted_score(target, rows, answers)
+
         def run(leaf: Tensor) -> Any:
+            leaves.append(leaf)
             return self.forward(leaf, target.beside_of(rows))
 
+        def score(outputs: Any) -> Tensor:
+            values = noted(outputs)
+            gone = target.boxes is not None and not values.requires_grad and not bool(values.any())
+            return values + leaves[0][:0].sum() if gone else values  # no box is left: a zero gradient, not a cut graph
+
         with self.guarded():
-            gradient = capture.input_gradient(self.module, run, x, noted_score(target, rows, answers), set_rule)
+            gradient = capture.input_gradient(self.module, run, x, score, set_rule)
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 

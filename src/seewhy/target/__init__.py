@@ -5,7 +5,7 @@ the image that output row r belongs to, so the same question survives chunks, pa
 """
 
 from seewhy.target.given import box, logit, margin, of, output, probability, region, resolve, similarity
-from seewhy.target.outputs import SCALES, TASKS, Scale, Task, probabilities, scores
+from seewhy.target.outputs import SCALES, TASKS, Scale, Task, is_detections, probabilities, scores
 from seewhy.target.question import PREDICTED, RECIPE, Kind, Target, stand_in
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Target",
     "Task",
     "box",
+    "is_detections",
     "logit",
     "margin",
     "of",
