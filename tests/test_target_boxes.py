@@ -210,6 +210,23 @@ def test_a_detector_that_was_not_called_one_says_how_to_wrap_it():
         explain(wrapped(task="multiclass"), SEEN[None], "gradient")
 
 
+def test_a_detector_that_gives_nan_has_not_detected_nothing():
+    class Poisoned(type(detector())):
+        def forward(self, x):
+            return [{**one, "scores": one["scores"] * torch.nan} for one in super().forward(x)]
+
+    net = detector()
+    net.__class__ = Poisoned
+    e = explain(wrapped(net), torch.stack([SEEN, DARK]), "gradient")
+    assert [str(s) for s in e.status] == ["non_finite", "no_detection"]
+    assert not e.raw.any()
+
+
+def test_layers_of_a_detector_are_listed_without_an_image():
+    table = wrapped(detector(floor=0.0)).layers()
+    assert [layer.name for layer in table if layer.usable] == ["conv1", "conv2", "head"]
+
+
 def test_a_box_asked_of_a_classifier_says_what_a_detection_is():
     from nets import tiny_cnn
 

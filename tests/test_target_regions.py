@@ -69,6 +69,17 @@ def test_layers_are_found_also_where_noise_shows_nothing_of_the_class(method):
     assert torch.allclose(given.raw, e.raw, atol=1e-6)
 
 
+def test_a_network_that_gives_nan_has_not_predicted_nothing():
+    net, x = rare()
+    net.conv2.bias.data[:] = torch.nan
+    e = explain(wrapped(net), x[:1], "gradient", sw.target.region(None, 2))
+    assert e.status == [sw.Status.NON_FINITE]
+
+
+def test_layers_of_a_segmentation_network_are_listed():
+    assert [layer.name for layer in wrapped().layers() if layer.trunk] == ["conv1", "conv2"]
+
+
 NAMES = ["road", "car", "sky", "tree"]
 
 

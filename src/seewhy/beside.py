@@ -25,9 +25,13 @@ def check_beside(module: nn.Module, given: Any, n: int) -> dict[str, Tensor]:
     for name, values in given.items():
         if name not in parameters:
             raise UsageError(f"the network's forward has no {name!r}: {near_names(str(name), parameters)}")
-        if not isinstance(values, Tensor) or values.ndim == 0 or len(values) not in (1, n):
-            got = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
-            raise UsageError(f"beside[{name!r}] is a tensor with a row per image, or one row for all {n}; got {got}.")
+        if not isinstance(values, Tensor) or values.ndim == 0:
+            got = "a single number" if isinstance(values, Tensor) else type(values).__name__
+            raise UsageError(f"beside[{name!r}] is a tensor with a row per image, or one row for all; got {got}.")
+        if len(values) not in (1, n):
+            raise UsageError(
+                f"beside[{name!r}] has {len(values)} rows for {n} images: give one per image, or one for all."
+            )
     image = _image_name(module, given)
     missing = [name for name, needed in parameters.items() if needed and name != image and name not in given]
     if missing:
@@ -64,8 +68,11 @@ def _image_name(module: nn.Module, beside: Beside) -> str:
 def _parameters(module: nn.Module) -> dict[str, bool]:
     """Inputs of the forward by name, and whether each is needed; none where it does not tell."""
     if isinstance(module, torch.jit.ScriptModule):
-        arguments = module.forward.schema.arguments[1:]  # type: ignore[attr-defined]  # a scripted method has it
-        return {a.name: not a.has_default_value() for a in arguments}
+        schema = getattr(getattr(module, "forward", None), "schema", None)
+        return {a.name: not a.has_default_value() for a in schema.arguments[1:]} if schema is not None else {}
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    found = inspect.signature(module.forward).parameters.values()
+    try:
+        found = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # compiled code
+        return {}
     return {p.name: p.default is inspect.Parameter.empty for p in found if p.kind in named}

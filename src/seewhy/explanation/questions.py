@@ -112,7 +112,7 @@ def describe(target: Target, i: int, labels: Sequence[str] | None) -> dict[str, 
         sure = float(target.boxes.confidence[i])
         corners = None if absent else [round(v, 2) for v in target.boxes.box[i].tolist()]
         described |= {"rank": value(target.boxes.rank), "threshold": target.boxes.threshold, "box": corners}
-        described["confidence"] = sure if sure == sure else None  # NaN: there is no such detection
+        described["confidence"] = sure if sure >= 0 else None  # there is no such detection
     if target.beside is not None:
         described["beside"] = {name: _hashed(values[i]) for name, values in target.beside.items()}
     return described

@@ -22,7 +22,7 @@ from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import PRECISIONS, VisionModel
 from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
-from seewhy.target import Target, probabilities, resolve
+from seewhy.target import Target, probabilities, resolve, stand_in
 from seewhy.wrapping import bare
 
 TOP = 5  # predictions kept per row
@@ -138,7 +138,8 @@ def rows_per_image(
 ) -> tuple[int, int]:
     """(forward, gradient) rows per image at most, as the method declares them for this network and these parameters."""
     facts: dict[str, Any] = {"axes": tuple(shape[1:])}
-    question = resolve(None if isinstance(target, list | tuple) else target, model.labels, model.task)
+    several = isinstance(target, list | tuple)
+    question = stand_in(model.task) if several else resolve(target, model.labels, model.task)
     if info.needs_attention:
         facts["blocks"] = model.attention(shape, question).calls
     if info.needs_channels:

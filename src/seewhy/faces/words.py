@@ -18,11 +18,11 @@ def heading(record: Record) -> str:
     if target["kind"] == "margin" and target["scale"] != "output":
         return f"Why {name} and not {other}?"
     if target["kind"] == "output":
-        verb = "lowers" if target["direction"] == "down" else "raises"
+        verb = "lowers" if target.get("direction") == "down" else "raises"
         return f"What {verb} {target['text'].removeprefix('minus ')}?"
     if target["kind"] == "similarity":
         return "What makes it similar to the given embedding?"
-    if target["kind"] == "box" and target["box"] is not None:
+    if target["kind"] == "box" and target.get("box") is not None:
         return f"Why {name}, box {target['rank']}?"
     return f"What raises {_the(target['text'])}?"
 

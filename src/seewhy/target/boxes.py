@@ -24,7 +24,7 @@ class Boxes:
     classes: int | None = None  # that the detector knows; None: as many as its table has, less "no object"
     box: Tensor | None = None  # (N, 4): x0, y0, x1, y1 in input pixels; in fractions where the network says fractions
     query: Tensor | None = None  # (N,): of a DETR-like network
-    confidence: Tensor | None = None  # (N,): of that detection; NaN where there are not so many
+    confidence: Tensor | None = None  # (N,): of that detection; -1 where there are not so many
     rival: Tensor | None = None  # (N,): largest IoU with a more certain detection of the same label
 
     def settle(self, outputs: Any, rows: Tensor) -> tuple["Boxes", Tensor, Tensor]:
@@ -45,7 +45,7 @@ class Boxes:
             query = p.argsort(dim=1, descending=True, stable=True)[row, ranks]
             label, confidence = labels[row, query], p[row, query]
             settled = replace(self, box=_corners(boxes[row, query]), query=query, confidence=confidence)
-        return settled, label, confidence >= self.threshold  # NaN is not
+        return settled, label, ~(confidence < self.threshold)  # NaN is no certainty that nothing is there
 
     def values(self, outputs: Any, rows: Tensor, label: Tensor, scale: Scale) -> Tensor:
         """Per row (R,): of lists max IoU(box, settled box) score over boxes of that label (0 if none), as in D-RISE;
@@ -102,12 +102,12 @@ def _checked(one: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _ranked(one: Mapping[str, Any], rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Box, label, score, and largest IoU with a more certain box of the same label; a score of NaN if there is none."""
+    """Box, label, score, and largest IoU with a more certain box of the same label; a score of -1 if there is none."""
     scores, boxes, labels = (one[name].detach() for name in ("scores", "boxes", "labels"))
     scores, boxes, labels = scores.float(), boxes.float(), labels.long()
     if rank >= len(scores):
         none = scores.new_zeros(())
-        return none.expand(4), torch.zeros((), dtype=torch.long, device=scores.device), none / none, none
+        return none.expand(4), torch.zeros((), dtype=torch.long, device=scores.device), none - 1, none
     order = scores.argsort(descending=True, stable=True)
     box, label = boxes[order[rank]], labels[order[rank]]
     above = order[:rank][labels[order[:rank]] == label]

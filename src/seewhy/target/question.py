@@ -1,6 +1,5 @@
 """The question itself: one number per row of a network's output, settled on the first clean one, stated in words."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -48,8 +47,10 @@ class Target:
         """The same question on another scale."""
         known_name("scale", scale, SCALES)
         if self.scale == "output" and scale != "output":
-            network = "a regression network" if self.task == "regression" else f"a target of the kind {self.kind!r}"
-            raise UsageError(f"{network} has no {scale}: its scale is 'output'.")
+            what = {"output": "a raw output, as of a regression network,", "callable": "a function"}.get(
+                self.kind, self.kind
+            )
+            raise UsageError(f"{what} has no {scale}: its scale is 'output'.")
         return self if scale == self.scale else replace(self, scale=scale)
 
     def settle(self, outputs: Any, rows: Tensor) -> "Target":
@@ -61,7 +62,8 @@ class Target:
             return replace(self, kind="index", index=_predicted(scores(outputs), self.task))
         if self.kind == "region" and self.mask is None:
             mask = self._predicted_region(scores(outputs), rows)
-            return replace(self, mask=mask, found=mask.flatten(1).any(1))
+            finite = scores(outputs).flatten(1).isfinite().all(1)  # else that is what the result says
+            return replace(self, mask=mask, found=mask.flatten(1).any(1) | ~finite)
         if self.boxes is not None and self.found is None:
             boxes, label, found = self.boxes.settle(outputs, rows)
             scale = "output" if self.scale is None and is_detections(outputs) else self.scale
@@ -140,7 +142,7 @@ class Target:
         if self.kind == "box":
             return (self.kind, self.probes is None)
         own = self.kind in ("callable", "output", "region", "similarity")
-        identity = (id(self.function), id(self.embedding), None if self.found is not None else id(self.mask))
+        identity = (id(self.function), None if self.found is not None else id(self.mask))
         return (self.kind, str(self.index), *identity) if own else ()
 
     def for_probes(self, rows: Tensor, task: Task) -> "Target":
@@ -230,7 +232,7 @@ class Target:
             return f"score of box {rank}"
         name, sure = self._named(self.index, i, labels), float(self.boxes.confidence[i])
         if not self.found[i]:
-            best = "nothing was detected" if math.isnan(sure) else f"the best, {name}, has a score of {sure:.2g}"
+            best = "nothing was detected" if sure < 0 else f"the best, {name}, has a score of {sure:.2g}"
             best = best.replace("the best", "it") if rank else best
             return f"no box {rank} with a score of {self.boxes.threshold:g} or more: {best}"
         corners = ", ".join(f"{value:.4g}" for value in self.boxes.box[i].tolist())
