@@ -122,7 +122,8 @@ class TwoImages(nn.Module):
         return functional.relu(self.conv(x)).mean((2, 3))
 
     def forward(self, first, second):
-        return self.fc(self.features(first) * self.features(second))
+        one, two = self.features(first), self.features(second)
+        return self.fc(one * two + 0.5 * one)
 
 
 class ImageAndTable(Cnn):

@@ -87,7 +87,9 @@ def test_the_layer_search_keeps_what_lies_beside():
     assert explain(model, x, "grad_cam", beside={"age": AGES[:1]}).layer == "relu2"
     other = explain(model, x, "grad_cam", beside={"age": 0 * AGES[:1] + 5})
     assert other.layer == "relu2"
-    assert explain(model, x, "grad_cam", layer="bn1", beside={"age": AGES[:1]}).layer == "bn1"
+    named = explain(model, x, "grad_cam", layer="bn1", beside={"age": 3 * AGES[1:2] + 1})
+    assert named.layer == "bn1"
+    assert named.validity["approximations"] == []  # on the trunk, whatever lay beside the image when layers were found
 
 
 def test_another_row_beside_the_same_image_is_another_record(tmp_path):

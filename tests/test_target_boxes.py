@@ -195,6 +195,7 @@ def test_layers_of_a_detector_are_found_with_an_image_that_has_the_box_and_its_m
     e = explain(model, torch.stack([DARK, SEEN]), "grad_cam")
     assert (e.layer, e.grid) == ("head", (4, 4))
     assert e.ok == [False, True]
+    assert e.validity["approximations"] == []  # the layer is on the trunk
     assert divmod(int(e.raw[1].argmax()), 4) == (1, 2)
 
 
