@@ -47,7 +47,7 @@ class Target:
         """The same question on another scale."""
         known_name("scale", scale, SCALES)
         if self.scale == "output" and scale != "output":
-            what = {"output": "a raw output, as of a regression network,", "callable": "a function"}.get(
+            what = {"output": "a raw output like that of a regression network", "callable": "a function"}.get(
                 self.kind, self.kind
             )
             raise UsageError(f"{what} has no {scale}: its scale is 'output'.")
@@ -265,16 +265,21 @@ def _check_output(target: Target, shape: Sequence[int], labels: Sequence[str] | 
         raise UsageError(f"this network returns {tuple(shape)}, a map of scores: {RECIPE}{more}.")
     elif target.task == "binary" and columns != 1:
         raise UsageError(f"task='binary' means one logit; this network has {columns} outputs: 'multiclass'.")
-    elif target.task == "multiclass" and columns == 1 and of_class:
-        raise UsageError(
-            'this network has one output, so no class of it is the predicted one: wrap it with task="binary" (one logit, '
-            'two classes) or task="regression" (a number).'
-        )
+    elif of_class:
+        _check_classes(columns, target.task)
     elif target.kind == "output":
         _check_one_output(target, columns, labels)
     elif target.kind == "similarity" and target.embedding is not None:
         _check_width(target.embedding, columns)
     _check_range(target, 2 if target.task == "binary" and of_class else columns)
+
+
+def _check_classes(columns: int, task: Task) -> None:
+    if task == "multiclass" and columns == 1:
+        raise UsageError(
+            'this network has one output, so no class of it is the predicted one: wrap it with task="binary" (one logit, '
+            'two classes) or task="regression" (a number).'
+        )
 
 
 def _check_one_output(target: Target, columns: int, labels: Sequence[str] | None) -> None:
@@ -319,6 +324,7 @@ def _check_width(embedding: Tensor, columns: int) -> None:
 def _predicted(table: Tensor, task: Task) -> Tensor:
     if table.ndim != 2:
         raise UsageError(f"there is no predicted class in an output of shape {tuple(table.shape)}: {RECIPE}.")
+    _check_classes(table.shape[1], task)
     if task == "binary":
         return (table[:, 0] > 0).long()
     return table.argmax(1)
