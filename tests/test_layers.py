@@ -11,9 +11,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "seewhy"
 ORDER = [
     ["errors"],
     ["registry"],
-    ["capture"],
+    ["capture", "beside"],
     ["target"],
-    ["forms", "throughput", "normalization"],
+    ["answers", "forms", "throughput", "normalization"],
     ["places"],
     ["layers"],
     ["attention"],
@@ -36,6 +36,7 @@ INSIDE = {
         ["huggingface"],
         ["specification"],
     ],
+    "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [["geometry"], ["images"]],
     "methods": [
         ["maps"],
@@ -43,7 +44,7 @@ INSIDE = {
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
-    "explanation": [["inputs", "progress"], ["result"], ["run"]],
+    "explanation": [["inputs", "progress"], ["result"], ["questions"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

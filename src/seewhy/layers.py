@@ -13,7 +13,7 @@ from seewhy import capture, places
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
 from seewhy.forms import Form, keeps_proportions, possible_forms
-from seewhy.target import scores
+from seewhy.target import is_detections, scores
 
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
 
@@ -166,7 +166,8 @@ class Trace:
         """(2, numbers): the score, and every tensor of the output that has a row per image."""
         with torch.no_grad():
             score = self._score(output).float().view(-1, 1)
-        tensors = [t for t in capture.tensors(output) if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
+        found = [] if is_detections(output) else capture.tensors(output)  # lists of boxes have no fixed length
+        tensors = [t for t in found if t.is_floating_point() and t.shape[:1] == score.shape[:1]]
         return torch.cat([score, *(t.float().reshape(len(t), -1) for t in tensors)], 1)
 
     # -- which layer -----------------------------------------------------------------------------------------------

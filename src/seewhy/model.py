@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -11,7 +11,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy import capture, throughput
+from seewhy.answers import Answer, noted_score
 from seewhy.attention import Attention, find_attention
+from seewhy.beside import Beside, call, check_beside, repeated
 from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
 from seewhy.forms import probe_images
@@ -25,28 +27,6 @@ BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
 Look = Callable[[nn.Module, Callable[[Tensor], Any], Tensor, Score], Result]  # module, run, probe images, score
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What one batch of rows said: the question as it was settled, its number per row, and the network's whole output."""
-
-    target: Target
-    values: Tensor  # (R,) float32
-    outputs: Any
-    gates: capture.Gates | None = None  # where a rule was set on the ReLUs
-
-
-def _score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
-    """The score of an output, (R,); each answer is noted as it is given."""
-
-    def score(outputs: Any) -> Tensor:
-        settled = target.settle(outputs, rows)
-        values = settled(outputs, rows)
-        answers.append(Answer(settled, values.detach().float(), capture.detach(outputs)))
-        return values
-
-    return score
 
 
 class VisionModel:
@@ -96,6 +76,7 @@ class VisionModel:
         self._channels_last: dict[tuple[int, ...], bool] = {}  # per input shape (C, *axes)
         self._fingerprint: tuple[capture.Version, str] | None = None
         self._version: capture.Version = ()  # of the weights, when the guard was last entered
+        self._held: Beside = {}  # what runs that ask no question give beside the image, one row
 
     @property
     def device(self) -> torch.device:
@@ -126,7 +107,16 @@ class VisionModel:
         finally:
             self._guarded, self._device, self._dtype = False, None, None
 
-    def forward(self, x: Tensor) -> Any:
+    @contextmanager
+    def holding(self, beside: Beside) -> Iterator[None]:
+        """Inside, runs that ask no question (of probe images) give the network the first row of this beside the image."""
+        before, self._held = self._held, {name: values[:1] for name, values in beside.items()}
+        try:
+            yield
+        finally:
+            self._held = before
+
+    def forward(self, x: Tensor, beside: Beside | None = None) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
         x = normalized(x.to(self.device), self.mean, self.std)
         dtype = self._dtype if self._guarded else self.dtype
@@ -134,7 +124,7 @@ class VisionModel:
         if self._channels_last.get(tuple(x.shape[1:])):
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
-            return self.module(x)
+            return call(self.module, x, repeated(self._held, len(x)) if beside is None else beside)
 
     def memory_format(self, shape: Sequence[int]) -> str:
         """How images of shape (C, *axes) are laid out for the network: `channels_last` where that gives its own output.
@@ -156,22 +146,26 @@ class VisionModel:
         with self.guarded(), torch.no_grad():
             return throughput.same_in_channels_last(run, probe_images(key)[:1])
 
-    def predict(self, images: Tensor) -> Tensor:
-        """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
+    def predict(self, images: Tensor, beside: Beside | None = None) -> Tensor:
+        """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient.
+
+        beside: what the network is given beside each image, by the names of its forward, (N, ...).
+        """
+        given = check_beside(self.module, beside, len(images))
 
         def run(part: slice) -> Tensor:
-            table = scores(self.forward(images[part])).float()
+            table = scores(self.forward(images[part], {k: v[part] for k, v in given.items()})).float()
             self.count(forward=len(table))
             return table
 
-        with self.guarded(), torch.no_grad():
+        with self.holding(given), self.guarded(), torch.no_grad():
             return torch.cat(self.in_batches(len(images), images.shape[1:], run))
 
     def answer(self, x: Tensor, target: Target, rows: Tensor) -> Answer:
         """For one batch of rows: what the network says of x, without a gradient."""
         answers: list[Answer] = []
         with self.guarded(), torch.no_grad():
-            _score(target, rows, answers)(self.forward(x))
+            noted_score(target, rows, answers)(self.forward(x, target.beside_of(rows)))
         self.count(forward=len(x))
         return answers[0]
 
@@ -201,8 +195,20 @@ class VisionModel:
             if rule is not None:
                 gates.append(capture.gate_relus(self.module, last, rule))
 
+        leaves: list[Tensor] = []
+        noted = noted_score(target, rows, answers)
+
+        def run(leaf: Tensor) -> Any:
+            leaves.append(leaf)
+            return self.forward(leaf, target.beside_of(rows))
+
+        def score(outputs: Any) -> Tensor:
+            values = noted(outputs)
+            gone = target.task == "detection" and not values.requires_grad and not bool(values.any())
+            return values + leaves[0][:0].sum() if gone else values  # no box is left: a zero gradient, not a cut graph
+
         with self.guarded():
-            gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers), set_rule)
+            gradient = capture.input_gradient(self.module, run, x, score, set_rule)
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
@@ -237,7 +243,7 @@ class VisionModel:
         """For one batch of rows: what `look(run, score)` finds in one run of the network, and the answer of that run."""
         answers: list[Answer] = []
         with self.guarded():
-            found = look(lambda: self.forward(x), _score(target, rows, answers))
+            found = look(lambda: self.forward(x, target.beside_of(rows)), noted_score(target, rows, answers))
         self.count(**{"gradient" if gradient else "forward": len(x)})
         return found, answers[0]
 
@@ -295,7 +301,7 @@ class VisionModel:
             self.memory_format(key)
             with self.guarded(), torch.no_grad():
                 table = scores(self.forward(torch.full((1, *key), 0.5, dtype=torch.float32)))
-            outputs = table.shape[1] if table.ndim == 2 else 1
+            outputs = table.shape[1]
             if self.labels is not None and outputs > 1 and len(self.labels) != outputs:
                 raise UsageError(f"{len(self.labels)} labels given, but the network has {outputs} outputs.")
             self._output_shapes[key] = tuple(table.shape)
@@ -363,23 +369,21 @@ class VisionModel:
                 "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map, no "
                 "attention. Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
             )
-        own = target.kind in ("callable", "output", "region")  # a class question is asked of the predicted class
-        asked = (target.kind, id(target.function), id(target.mask), str(target.index)) if own else ()
-        key = (look, tuple(shape), *asked)
+        key = (look, tuple(shape), *self._held, *target.asked_of_probes())
         if key not in self._traces:
             self.memory_format(shape)
             if len(self._traces) == TRACES_KEPT:
                 del self._traces[next(iter(self._traces))]
-            probes = probe_images(shape).to(self.device)
+            probes = (probe_images(shape) if target.probes is None else target.probes).to(self.device)
             rows = torch.arange(len(probes), device=self.device)
-            question = replace(target.select(0 * rows) if own else PREDICTED, task=self.task)
+            question, held = target.for_probes(rows, self.task), repeated(self._held, len(probes))
 
             def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):
-                    return self.forward(x)
+                    return self.forward(x, held)
 
             with self.guarded(), torch.no_grad(), probes_fit(self.device):
-                self._traces[key] = (look(self.module, run, probes, _score(question, rows, [])), target)
+                self._traces[key] = (look(self.module, run, probes, noted_score(question, rows, [])), target)
         found: Result = self._traces[key][0]
         return found
 

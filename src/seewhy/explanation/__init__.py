@@ -1,6 +1,7 @@
 """Maps of images with the evidence of how far each can be trusted."""
 
-from seewhy.explanation.result import MEANING, Explanation, Status, read_explanation, show_in_notebooks_with
+from seewhy.explanation.questions import checked_question
+from seewhy.explanation.result import MEANING, Explanation, Status, read_explanation, show_in_notebooks_with, stated
 from seewhy.explanation.run import check_call, explain, explain_inputs, rows_per_image
 
 __all__ = [
@@ -8,9 +9,11 @@ __all__ = [
     "Explanation",
     "Status",
     "check_call",
+    "checked_question",
     "explain",
     "explain_inputs",
     "read_explanation",
     "rows_per_image",
     "show_in_notebooks_with",
+    "stated",
 ]

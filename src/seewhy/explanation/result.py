@@ -43,7 +43,7 @@ MEANING = {
     Status.ZERO_GRADIENT: "no map: the gradient is exactly zero, the score does not react to small changes",
     Status.CONSTANT: "no map: the same value everywhere",
     Status.NON_FINITE: "no map: the network gave values that are not finite",
-    Status.NO_DETECTION: "no map: nothing was detected",
+    Status.NO_DETECTION: "no map: what was asked about was not detected here",
 }
 
 
@@ -239,11 +239,20 @@ class Explanation:
         for i in range(min(len(self), 20)):
             name, gap = self.sources[self.image_index[i]].name, self.evidence.get("completeness_gap_relative")
             tail = f", completeness gap {100 * float(gap[i]):.1f} %" if gap is not None else ""
-            lines.append(f"  {name}: {self.target_text[i]} = {float(self.scores[i]):.3f}, {self.status[i]}{tail}")
+            said = stated(self.targets[i], self.validity["probability"][i], self.predictions[i])
+            lines.append(f"  {name}: explains {said}; score {float(self.scores[i]):.3f}, {self.status[i]}{tail}")
         return "\n".join(lines + (["  ..."] if len(self) > 20 else []))
 
     def _repr_html_(self) -> str:
         return _notebook(self.rows()) if _notebook is not None else f"<pre>{self!r}</pre>"
+
+
+def stated(target: dict[str, Any], probability: float | None, predictions: Sequence[dict[str, Any]]) -> str:
+    """What is explained, and how sure the network is of it: 'logit of 281 tabby, predicted with p = 0.83'."""
+    if probability is None or target["kind"] != "index":
+        return str(target["text"])
+    predicted = bool(predictions) and predictions[0]["index"] == target["index"]
+    return f"{target['text']}, {'predicted with ' if predicted else ''}p = {draw.number(probability)}"
 
 
 _notebook: Callable[[Sequence[runfolder.Row]], str] | None = None
@@ -309,7 +318,7 @@ def _from_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
 
 def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:
     """An evidence of every row; JSON's null is an undefined (infinite) number, or NaN where the network gave such."""
-    missing = [math.nan if r["status"] == Status.NON_FINITE else math.inf for r, _, _ in rows]
+    missing = [math.nan if r["status"] in (Status.NON_FINITE, Status.NO_DETECTION) else math.inf for r, _, _ in rows]
     values = [record["evidence"][name] for record, _, _ in rows]
     return torch.tensor([m if value is None else value for m, value in zip(missing, values, strict=True)])
 

@@ -4,7 +4,8 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -12,14 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import capture, runfolder
+from seewhy.beside import check_beside
 from seewhy.errors import UsageError
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.progress import drawn_progress
+from seewhy.explanation.questions import ask, describe
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import PRECISIONS, VisionModel
 from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
-from seewhy.target import Target, probabilities, resolve
+from seewhy.target import Target, probabilities, resolve, stand_in
 from seewhy.wrapping import bare
 
 TOP = 5  # predictions kept per row
@@ -33,6 +36,7 @@ def explain(
     target: Any = None,
     layer: LayerChoice = None,
     seed: int = 0,
+    beside: Mapping[str, Tensor] | None = None,
     **params: Any,
 ) -> Explanation:
     """Maps of some images under one method, with the evidence of how far each can be trusted.
@@ -40,8 +44,10 @@ def explain(
     model: from `sw.load` or `sw.wrap`, or a bare nn.Module with a tensor in its own input space. images: a path, a PIL
     image, a list of these, or an (N, C, H, W) tensor in [0, 1]. target: nothing (the predicted class), a class index or
     name, "a - b", one per image, a list of lists (several per image: one row each), a `sw.target`, or a function of the
-    output. layer: for methods on a layer. params: the method's own, checked before any work. method: a name from
-    `sw.methods()`, or what `sw.from_captum` gives. On a terminal or in a notebook, long work draws its progress.
+    output. layer: for methods on a layer. beside: what the network is given beside the images, by the names of its
+    forward, (N, ...) or one row for all, as it wants them; held fixed, the images go to its first other input. params: the
+    method's own, checked before any work. method: a name from `sw.methods()`, or what `sw.from_captum` gives. On a
+    terminal or in a notebook, long work draws its progress.
 
     Errors before any work: UsageError (what cannot be meant), ImageError (what cannot be read); RefusalError where no
     honest map exists. A row without a map says why in `status`.
@@ -56,7 +62,7 @@ def explain(
             return sum(rows_per_image(model, info, x.shape[1:], target, layer, params)) * len(x)
 
         with drawn_progress(model, info.name, rows):
-            return explain_inputs(model, x, sources, info, target, layer, seed, params)
+            return explain_inputs(model, x, sources, info, target, layer, seed, params, beside)
 
 
 def explain_inputs(
@@ -68,22 +74,24 @@ def explain_inputs(
     layer: LayerChoice,
     seed: int,
     params: dict[str, Any],
+    beside: Mapping[str, Tensor] | None = None,
 ) -> Explanation:
     """explain() for images that are read already: several methods on the same images decode them once."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
-    with torch.inference_mode(False):
-        index, question = _questions(model, x, target)
+    given = check_beside(model.module, beside, len(x))
+    with torch.inference_mode(False), model.holding(given):
+        index, question = ask(model, x, target, given)
         x_rows = x if index == list(range(len(x))) else x[index]
-        begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
+        begun = time.perf_counter()
         with model.guarded(seed) as version:
-            maps: Maps = info.function(model, x_rows, question.on(question.scale or info.scale), **keywords)
+            maps = _run(model, x_rows, question.on(question.scale or info.scale), info, keywords)
         seconds = time.perf_counter() - begun
         status = _status(info, maps)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
         raw, empty = maps.raw.detach(), [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
         if empty:
             raw[empty] = 0
-        targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
+        targets = [describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=info.name,
             parameters=_parameters(info, {**keywords, **maps.parameters}),
@@ -95,7 +103,7 @@ def explain_inputs(
             scores=maps.values.to(device),
             predictions=_predictions(model, p, len(raw)),
             status=status,
-            evidence=_evidence(model, maps, counted, device),
+            evidence={name: values.detach().to(device) for name, values in maps.evidence.items()},
             validity=_validity(model, info, maps, p),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
@@ -130,7 +138,8 @@ def rows_per_image(
 ) -> tuple[int, int]:
     """(forward, gradient) rows per image at most, as the method declares them for this network and these parameters."""
     facts: dict[str, Any] = {"axes": tuple(shape[1:])}
-    question = resolve(None if isinstance(target, list | tuple) else target, model.labels, model.task)
+    several = isinstance(target, list | tuple)
+    question = stand_in(model.task) if several else resolve(target, model.labels, model.task)
     if info.needs_attention:
         facts["blocks"] = model.attention(shape, question).calls
     if info.needs_channels:
@@ -138,26 +147,29 @@ def rows_per_image(
     return forecast(info, {**facts, **params})
 
 
-def _questions(model: VisionModel, x: Tensor, target: Any) -> tuple[list[int], Target]:
-    """Rows as image indices, and the question of every row; checked against the network's output before any work."""
-    index = list(range(len(x)))
-    if isinstance(target, list | tuple) and target and all(isinstance(item, list | tuple) for item in target):
-        if len(target) != len(x):
-            raise UsageError(f"{len(target)} lists of targets for {len(x)} images: give one list per image.")
-        index = [i for i, items in enumerate(target) for _ in items]
-        target = [item for items in target for item in items]
-    elif target is None and model.task == "multilabel":
-        found = probabilities(model.predict(x), model.task)
-        assert found is not None, "a multi-label network's output is a table of scores"
-        present = [(p >= 0.5).nonzero().flatten().tolist() or [int(p.argmax())] for p in found]
-        index = [i for i, items in enumerate(present) for _ in items]
-        target = [item for items in present for item in items]
-    question = resolve(target, model.labels, model.task).copied()
-    known = question.kind in ("index", "margin", "output", "region") or (
-        question.kind == "predicted" and (model.labels is not None or model.task == "binary")
-    )
-    question.check(len(index), model.output_shape(tuple(x.shape[1:])) if known else ())
-    return index, question
+def _run(model: VisionModel, x: Tensor, question: Target, info: MethodInfo, keywords: dict[str, Any]) -> Maps:
+    """The method's maps, and the rows that it cost; where it is known that there is nothing to explain, it is not run."""
+    before, found = (model.forward_rows, model.gradient_rows), question.found
+    if found is None or bool(found.all()):
+        maps: Maps = info.function(model, x, question, **keywords)
+        return replace(maps, evidence=_evidence(model, maps, before))
+    asked = found.nonzero().flatten().cpu()
+    if not len(asked):
+        none = torch.zeros(len(x), dtype=torch.long)
+        rows = {"forward_rows": none, "gradient_rows": none}
+        return Maps(torch.zeros(len(x), *x.shape[2:]), question, torch.zeros(len(x)), None, rows)
+    maps = info.function(model, x[asked], question.select(asked), **keywords)
+
+    def spread(values: Tensor, fill: float | None = None) -> Tensor:
+        fill = {torch.bool: True, torch.long: 0}.get(values.dtype, math.nan) if fill is None else fill
+        whole = values.new_full((len(x), *values.shape[1:]), fill)
+        whole[asked.to(values.device)] = values
+        return whole
+
+    evidence = {name: spread(values) for name, values in _evidence(model, maps, before).items()}
+    outputs = None if maps.outputs is None else spread(maps.outputs)
+    raw, values = spread(maps.raw.detach(), 0), spread(maps.values, 0)
+    return replace(maps, raw=raw, target=question, values=values, outputs=outputs, evidence=evidence)
 
 
 def _status(info: MethodInfo, maps: Maps) -> list[Status]:
@@ -167,9 +179,12 @@ def _status(info: MethodInfo, maps: Maps) -> list[Status]:
     flat_map = (low == high).tolist() if flat.shape[1] > 1 else [False] * len(flat)
     dead = (slope == 0).tolist() if info.needs_gradients and slope is not None else [False] * len(flat)
     negative = (high <= 0).tolist() if info.picture == "positive" else [False] * len(flat)
+    there = [True] * len(flat) if maps.target.found is None else maps.target.found.tolist()
     found = []
-    for is_finite, is_dead, is_flat, is_negative in zip(finite, dead, flat_map, negative, strict=True):
-        if not is_finite:
+    for is_there, is_finite, is_dead, is_flat, is_negative in zip(there, finite, dead, flat_map, negative, strict=True):
+        if not is_there:
+            found.append(Status.NO_DETECTION)
+        elif not is_finite:
             found.append(Status.NON_FINITE)
         elif is_dead:
             found.append(Status.ZERO_GRADIENT)
@@ -180,15 +195,15 @@ def _status(info: MethodInfo, maps: Maps) -> list[Status]:
     return found
 
 
-def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int], device: torch.device) -> dict[str, Tensor]:
+def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int]) -> dict[str, Tensor]:
     """The method's own numbers, and the rows that the model counted (per image; an adaptive method knows its own)."""
-    evidence = {name: values.detach().to(device) for name, values in maps.evidence.items()}
+    evidence = dict(maps.evidence)
     counted = (model.forward_rows - before[0], model.gradient_rows - before[1])
     for name, rows in zip(("forward_rows", "gradient_rows"), counted, strict=True):
         if name in evidence:
             assert int(evidence[name].sum()) == rows, f"a method misreports its {name}"
         else:
-            evidence[name] = torch.full((len(maps.raw),), rows // len(maps.raw), device=device)
+            evidence[name] = torch.full((len(maps.raw),), rows // len(maps.raw))
     return evidence
 
 
@@ -258,25 +273,6 @@ def _predictions(model: VisionModel, p: Tensor | None, n: int) -> list[list[dict
         else []
         for ks, row, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
     ]
-
-
-def _describe(target: Target, i: int, labels: Sequence[str] | None) -> dict[str, Any]:
-    def value(values: Tensor | None) -> int | None:
-        return None if values is None else int(values[i] if values.ndim else values)
-
-    def label(k: int | None) -> str | None:
-        return labels[k] if labels is not None and k is not None and k < len(labels) else None
-
-    index, other = value(target.index), value(target.other)
-    return {
-        "kind": target.kind,
-        "scale": target.scale,
-        "index": index,
-        "label": label(index),
-        "other": other,
-        "other_label": label(other),
-        "text": target.text(i, labels),
-    }
 
 
 def _parameters(info: MethodInfo, keywords: dict[str, Any]) -> dict[str, Any]:

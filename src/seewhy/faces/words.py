@@ -13,18 +13,37 @@ def heading(record: Record) -> str:
         return "What does the network react to, whatever the class?"
     target = record["target"]
     name, other = (target[k] or f"class {target[i]}" for k, i in (("label", "index"), ("other_label", "other")))
-    if target["kind"] not in ("index", "margin"):
-        return f"Why {target['text']}?"
-    return f"Why {name}?" if target["other"] is None else f"Why {name} and not {other}?"
+    if target["kind"] == "index":
+        return f"Why {name}?"
+    if target["kind"] == "margin" and target["scale"] != "output":
+        return f"Why {name} and not {other}?"
+    if target["kind"] == "output":
+        verb = "lowers" if target.get("direction") == "down" else "raises"
+        return f"What {verb} {target['text'].removeprefix('minus ')}?"
+    if target["kind"] == "similarity":
+        return "What makes it similar to the given embedding?"
+    if target["kind"] == "box" and target.get("box") is not None:
+        return f"Why {name}, box {target['rank']}?"
+    return f"What raises {_the(target['text'])}?"
+
+
+def _the(text: str) -> str:
+    """With an article where it can have one."""
+    bare = text.startswith(("the ", "output ", "minus ", "no "))
+    return text if bare else f"the {text}"
 
 
 def question(record: Record) -> str:
     """What exactly is explained, with its number."""
     if not record["validity"]["target_used"]:
         return "These methods do not use the class: the same map for every one."
-    p = record["validity"]["probability"]
-    sure = "" if p is None or record["target"]["kind"] != "index" else f" (probability {percent(p)})"
-    return f"Explained is the {record['target']['text'].removeprefix('the ')} = {number(record['score'])}{sure}."
+    target, p = record["target"], record["validity"]["probability"]
+    if record["status"] == Status.NO_DETECTION:
+        return f"Asked for: {_the(target['text'])}."
+    predicted = bool(record["predictions"]) and record["predictions"][0]["index"] == target["index"]
+    sure = "" if p is None or target["kind"] != "index" else f"probability {percent(p)}"
+    sure = sure and f" ({'predicted with ' if predicted else ''}{sure})"
+    return f"Explained is {_the(target['text'])} = {number(record['score'])}{sure}."
 
 
 def is_control(record: Record) -> bool:

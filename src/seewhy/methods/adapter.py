@@ -107,6 +107,10 @@ def _check_question(title: str, target: Target) -> None:
         raise UsageError(
             f"captum's {title} explains the network's own output for a class; give one, not the {target.text(0, None)}."
         )
+    if target.beside is not None:
+        raise UsageError(
+            f"captum's {title} is given one input here; methods of seewhy take what lies beside the image."
+        )
     if target.task == "binary":
         raise UsageError(f"captum's {title} knows no class 0 of a network with one logit: use a method of seewhy.")
 

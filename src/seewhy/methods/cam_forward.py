@@ -121,7 +121,11 @@ def score_cam(
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         x, empty = images[part].to(model.device), fill[part]
         (activations,), answer = model.activations(x, question, rows, [chosen])
-        asked = answer.target.on("logit") if weights == "channel_softmax" else answer.target
+        asked = (
+            answer.target.on("logit")
+            if weights == "channel_softmax" and answer.target.scale != "output"
+            else answer.target
+        )
 
         def ask(which: Tensor, channels: Tensor) -> Tensor:
             masks = _stretched(activations[which, channels, None], x.shape[2:])

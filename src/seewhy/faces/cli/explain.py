@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from seewhy.model import VisionModel
     from seewhy.registry import MethodInfo
 
+TARGET = (
+    "A class name or index, or 'a - b'; of a regression: up, down, or 'down NAME'; of a segmentation: 'region NAME'; of a "
+    "detector: 'box 1'. Default: the predicted class, the output, the most certain box."
+)
 FORECAST_ABOVE_SECONDS = 30
 ROWS_TO_FORECAST = 60  # fewer rows are not worth a timed one
 LONG = 200  # rows an image: said before they start, whatever the time
@@ -30,7 +34,7 @@ def explain(
     model: str = options.MODEL,
     weights: Path | None = options.WEIGHTS,
     method: list[str] = typer.Option(["grad_cam"], help="A method; repeat for several. See: seewhy methods."),
-    target: str | None = typer.Option(None, help="A class name or index, or 'a - b'; default: the predicted class."),
+    target: str | None = typer.Option(None, help=TARGET),
     layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
@@ -126,14 +130,12 @@ def find(sources: Sequence[Path]) -> tuple[list[Path], list[Skip]]:
 def check_question(network: "VisionModel", target: str | None, layer: str | None, *, on_photo: bool) -> None:
     """UsageError or RefusalError, before any image is read, for a target, a layer or a way back that there is not."""
     from seewhy.errors import UsageError
-    from seewhy.target import resolve
+    from seewhy.explanation import checked_question
 
     if on_photo and network.preprocess is not None:
         raise UsageError("--on-photo: this network has a preprocess of its own, so the way back to a photo is unknown.")
-
-    question = resolve(target, network.labels, network.task)
-    question.check(1, network.output_shape(network.input_shape()))
-    if layer is not None:
+    question = checked_question(network, target, 1, network.input_shape())
+    if layer is not None and question.kind != "box":  # which needs an image with that box
         network.find_layer(layer, network.input_shape(), question)
 
 
@@ -249,15 +251,19 @@ def show(records: Sequence[dict[str, Any]], skipped: Sequence[Skip], page: Path,
     if as_json:
         result_json({"rows": records, "skipped": skipped, "page": str(page.resolve())})
     else:
-        rows = [
-            (Path(r["image"]["name"]).name, r["method"], r["target"]["text"], r["status"], _trust(r)) for r in records
-        ]
+        rows = [(Path(r["image"]["name"]).name, r["method"], _explained(r), r["status"], _trust(r)) for r in records]
         table(("image", "method", "explained", "status", "evidence"), rows)
         result(str(page.resolve()))
     for item in skipped:
         say(f"skipped: {item['reason']}")
     if skipped:
         say(f"{len(skipped)} skipped, {len({r['image']['name'] for r in records})} explained.")
+
+
+def _explained(record: dict[str, Any]) -> str:
+    from seewhy.explanation import stated
+
+    return stated(record["target"], record["validity"]["probability"], record["predictions"])
 
 
 def _trust(record: dict[str, Any]) -> str:
@@ -297,13 +303,13 @@ def _seconds_per_row(network: "VisionModel", with_gradient: bool) -> float:
     import torch
 
     from seewhy.forms import probe_images
-    from seewhy.target import PREDICTED
+    from seewhy.target import stand_in
 
     x = probe_images(network.input_shape())[:1].to(network.device)
     run = network.input_gradients if with_gradient else network.answer
     for _ in range(2):  # the first one warms up
         begun = time.perf_counter()
-        run(x, PREDICTED, torch.zeros(1, dtype=torch.long, device=network.device))
+        run(x, stand_in(network.task), torch.zeros(1, dtype=torch.long, device=network.device))
     return time.perf_counter() - begun
 
 
