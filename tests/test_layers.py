@@ -13,8 +13,8 @@ ORDER = [
     ["registry"],
     ["capture"],
     ["target"],
-    ["layers", "throughput", "normalization"],
-    ["attention"],
+    ["layers", "reading", "throughput", "normalization"],
+    ["attention", "network"],
     ["model"],
     ["wrapping"],
     ["loading", "data", "perturb", "draw", "runfolder"],
@@ -25,7 +25,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
+    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "data": [["geometry"], ["images"]],
     "methods": [
         ["maps"],

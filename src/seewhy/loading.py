@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from seewhy.capture import random_states
 from seewhy.errors import MissingExtraError, UsageError, near_names
-from seewhy.model import Precision, VisionModel
+from seewhy.model import VisionModel
+from seewhy.network import Precision
 from seewhy.wrapping import wrap
 
 

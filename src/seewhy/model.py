@@ -1,10 +1,10 @@
 """VisionModel: the user's network with everything needed to ask it a question. Outside it, images live in [0, 1]."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -15,13 +15,13 @@ from seewhy.attention import Attention, find_attention
 from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
 from seewhy.layers import Layer, LayerTable, Trace, probe_images, probes_fit
-from seewhy.normalization import normalized
+from seewhy.network import Network, Precision
+from seewhy.reading import Reading
 from seewhy.target import PREDICTED, Target, Task, scores
 
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
+READ_AS_IT_IS = ("output", "region", "callable")  # targets that ask for the network's own output, not for a class score
 Result = TypeVar("Result")
 Look = Callable[[nn.Module, Callable[[Tensor], Any], Tensor, Score], Result]  # module, run, probe images, score
 
@@ -32,20 +32,8 @@ class Answer:
 
     target: Target
     values: Tensor  # (R,) float32
-    outputs: Any
+    outputs: Any  # the table of logits where the network ends in an activation
     gates: capture.Gates | None = None  # where a rule was set on the ReLUs
-
-
-def _score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
-    """The score of an output, (R,); each answer is noted as it is given."""
-
-    def score(outputs: Any) -> Tensor:
-        settled = target.settle(outputs, rows)
-        values = settled(outputs, rows)
-        answers.append(Answer(settled, values.detach().float(), capture.detach(outputs)))
-        return values
-
-    return score
 
 
 class VisionModel:
@@ -69,6 +57,7 @@ class VisionModel:
         bounds: tuple[float, float] | None,
     ) -> None:
         self.module = module
+        self.network = Network(module, mean, std, task, precision)
         self.name = name
         self.size, self.crop, self.interpolation = size, crop, interpolation
         self.labels = list(labels) if labels is not None else None
@@ -83,79 +72,63 @@ class VisionModel:
         self.gradient_rows = 0  # rows computed forward and backward
         self.on_rows: Callable[[int], None] | None = None  # told of every batch of rows as it is computed
         self._timed_batch: int | None = None
-        self._guarded = False
-        self._device: torch.device | None = None  # of the network, looked up when a guard is entered
-        self._dtype: torch.dtype | None = None
         self._traces: dict[tuple[Any, ...], tuple[Any, Target]] = {}  # the target is kept for its id
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._channels_last: dict[tuple[int, ...], bool] = {}  # per input shape (C, *axes)
         self._fingerprint: tuple[capture.Version, str] | None = None
-        self._version: capture.Version = ()  # of the weights, when the guard was last entered
 
     @property
     def device(self) -> torch.device:
         """Where the network's first parameter lies; it is never moved."""
-        if self._device is not None:
-            return self._device
-        first: Tensor | None = next(self.module.parameters(), None)
-        first = next(self.module.buffers(), None) if first is None else first
-        return first.device if first is not None else torch.device("cpu")
+        return self.network.device
 
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the network's first float parameter; its input is given in it."""
-        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        return self.network.dtype
 
     # -- running the network -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def guarded(self, seed: int = 0) -> Iterator[capture.Version]:
+    def guarded(self, seed: int = 0) -> AbstractContextManager[capture.Version]:
         """capture.guard around this network; inside another guard of the same model it costs nothing."""
-        if self._guarded:
-            yield self._version
-            return
-        self._guarded, self._device, self._dtype = True, self.device, self.dtype
-        try:
-            with capture.guard(self.module, seed=seed) as self._version:
-                yield self._version
-        finally:
-            self._guarded, self._device, self._dtype = False, None, None
+        return self.network.guarded(seed)
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
-        x = normalized(x.to(self.device), self.mean, self.std)
-        dtype = self._dtype if self._guarded else self.dtype
-        x = x if dtype is None else x.to(dtype)
-        if self._channels_last.get(tuple(x.shape[1:])):
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
-            return self.module(x)
+        return self.network.forward(x)
+
+    def _score(self, target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
+        """The score of an output, (R,); each answer is noted as it is given."""
+
+        def score(outputs: Any) -> Tensor:
+            table = self.network.logits(outputs)
+            asked = outputs if table is None or target.kind in READ_AS_IT_IS else table
+            settled = target.settle(asked, rows)
+            values = settled(asked, rows)
+            said = capture.detach(outputs if table is None else table)
+            answers.append(Answer(settled, values.detach().float(), said))
+            return values
+
+        return score
+
+    def reading(self, shape: Sequence[int]) -> Reading:
+        """How the network reads images of shape (C, *axes), and what its scores come out of; found once per shape."""
+        return self.network.reading(shape)
 
     def memory_format(self, shape: Sequence[int]) -> str:
         """How images of shape (C, *axes) are laid out for the network: `channels_last` where that gives its own output.
 
         A CPU convolves that layout faster: of ten torchvision networks a forward took 0.55 to 1.01 of its time. Not every
-        network can read it (`x.view(len(x), -1)` raises): tried on one row of noise first, once per shape, not counted.
+        network can read it (`x.view(len(x), -1)` raises).
         """
-        key = tuple(shape)
-        if key not in self._channels_last:
-            worth_it = len(key) == 3 and min(key) > 1 and self.device.type == "cpu" and self.precision == "float32"
-            self._channels_last[key] = worth_it and self._reads_channels_last(key)
-        return "channels_last" if self._channels_last[key] else "contiguous"
-
-    def _reads_channels_last(self, key: tuple[int, ...]) -> bool:
-        def run(x: Tensor, channels_last: bool) -> Any:
-            self._channels_last[key] = channels_last
-            return self.forward(x)
-
-        with self.guarded(), torch.no_grad():
-            return throughput.same_in_channels_last(run, probe_images(key)[:1])
+        return "channels_last" if self.reading(shape).channels_last else "contiguous"
 
     def predict(self, images: Tensor) -> Tensor:
-        """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
+        """Clean table of logits (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient."""
 
         def run(part: slice) -> Tensor:
-            table = scores(self.forward(images[part])).float()
+            outputs = self.forward(images[part])
+            table = self.network.logits(outputs)
+            table = (scores(outputs) if table is None else table).float()
             self.count(forward=len(table))
             return table
 
@@ -166,7 +139,7 @@ class VisionModel:
         """For one batch of rows: what the network says of x, without a gradient."""
         answers: list[Answer] = []
         with self.guarded(), torch.no_grad():
-            _score(target, rows, answers)(self.forward(x))
+            self._score(target, rows, answers)(self.forward(x))
         self.count(forward=len(x))
         return answers[0]
 
@@ -197,7 +170,9 @@ class VisionModel:
                 gates.append(capture.gate_relus(self.module, last, rule))
 
         with self.guarded():
-            gradient = capture.input_gradient(self.module, self.forward, x, _score(target, rows, answers), set_rule)
+            gradient = capture.input_gradient(
+                self.module, self.forward, x, self._score(target, rows, answers), set_rule
+            )
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
@@ -232,7 +207,7 @@ class VisionModel:
         """For one batch of rows: what `look(run, score)` finds in one run of the network, and the answer of that run."""
         answers: list[Answer] = []
         with self.guarded():
-            found = look(lambda: self.forward(x), _score(target, rows, answers))
+            found = look(lambda: self.forward(x), self._score(target, rows, answers))
         self.count(**{"gradient" if gradient else "forward": len(x)})
         return found, answers[0]
 
@@ -246,7 +221,7 @@ class VisionModel:
     def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
         """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
         results: list[Result] = []
-        self.memory_format(shape)  # settled before any hook is set
+        self.reading(shape)  # settled before any hook is set
         start, size = 0, self.rows_per_forward(n, shape)
         while start < n:
             try:
@@ -270,6 +245,8 @@ class VisionModel:
 
     def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
         """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""
+        if self.network.fixed_rows is not None:
+            return max(1, min(self.network.fixed_rows, n))
         if self.batch_size is not None:
             return max(1, min(self.batch_size, n))
         if n <= throughput.BATCHES_TO_TIME[0]:
@@ -287,7 +264,7 @@ class VisionModel:
         """Shape of the score table for one image of shape (C, *axes); found once by a run on gray, not counted."""
         key = tuple(shape)
         if key not in self._output_shapes:
-            self.memory_format(key)
+            self.reading(key)
             with self.guarded(), torch.no_grad():
                 table = scores(self.forward(torch.full((1, *key), 0.5, dtype=torch.float32)))
             outputs = table.shape[1] if table.ndim == 2 else 1
@@ -360,7 +337,7 @@ class VisionModel:
         asked = (target.kind, id(target.function), id(target.mask), str(target.index)) if own else ()
         key = (look, tuple(shape), *asked)
         if key not in self._traces:
-            self.memory_format(shape)
+            self.reading(shape)
             if len(self._traces) == TRACES_KEPT:
                 del self._traces[next(iter(self._traces))]
             probes = probe_images(shape).to(self.device)
@@ -372,7 +349,7 @@ class VisionModel:
                     return self.forward(x)
 
             with self.guarded(), torch.no_grad(), probes_fit(self.device):
-                self._traces[key] = (look(self.module, run, probes, _score(question, rows, [])), target)
+                self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
         found: Result = self._traces[key][0]
         return found
 

@@ -7,7 +7,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from seewhy.errors import UsageError, known_name, real_number, whole_number
-from seewhy.model import PRECISIONS, Precision, VisionModel
+from seewhy.model import VisionModel
+from seewhy.network import PRECISIONS, Precision
 from seewhy.target import TASKS, Task
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")

@@ -19,14 +19,19 @@ from seewhy.capture.gradients import (
     input_gradient,
     where_graph_is_cut,
 )
-from seewhy.capture.outputs import detach, first_tensor, tensors
+from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening
+from seewhy.capture.outputs import detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
 from seewhy.capture.tracing import output_with_edit, outputs_at, trace
 
 __all__ = [
+    "FEW_DIGITS",
+    "Activated",
+    "Activation",
     "Call",
     "Gates",
+    "Listening",
     "Map",
     "Rule",
     "Score",
@@ -41,10 +46,12 @@ __all__ = [
     "detach",
     "digest",
     "first_tensor",
+    "fixed_rows",
     "frozen",
     "gate_relus",
     "guard",
     "heads_of",
+    "in_rows",
     "input_gradient",
     "one_block",
     "output_with_edit",

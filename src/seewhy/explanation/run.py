@@ -17,7 +17,8 @@ from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
-from seewhy.model import PRECISIONS, VisionModel
+from seewhy.model import VisionModel
+from seewhy.network import PRECISIONS
 from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve
 from seewhy.wrapping import bare

@@ -1,0 +1,130 @@
+"""The user's network as a function of pixels: normalization, dtype, precision and memory layout inside, logits outside."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from seewhy import capture
+from seewhy.errors import UsageError
+from seewhy.layers import probe_images
+from seewhy.normalization import normalized
+from seewhy.reading import Ending, Reading, logits, read
+from seewhy.target import Task
+
+Precision = Literal["float32", "bfloat16", "float16"]
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+FAULTS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AssertionError,
+)  # what networks raise on input they cannot take
+
+
+class Network:
+    """A module, run on pixels."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: Sequence[float] | None,
+        std: Sequence[float] | None,
+        task: Task,
+        precision: Precision,
+    ) -> None:
+        self.module, self.task, self.precision = module, task, precision
+        self._mean, self._std = mean, std
+        self.fixed_rows = capture.fixed_rows(module)  # an exported program may take one number of rows only
+        self._guarded = False
+        self._device: torch.device | None = None  # of the network, looked up when a guard is entered
+        self._dtype: torch.dtype | None = None
+        self._readings: dict[tuple[int, ...], Reading] = {}  # per input shape (C, *axes)
+        self._heard: tuple[Ending, capture.Listening] | None = None  # in the last forward
+        self._version: capture.Version = ()  # of the weights, when the guard was last entered
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first parameter lies; it is never moved."""
+        if self._device is not None:
+            return self._device
+        first: Tensor | None = next(self.module.parameters(), None)
+        first = next(self.module.buffers(), None) if first is None else first
+        return first.device if first is not None else torch.device("cpu")
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Of the network's first float parameter; its input is given in it."""
+        if self._guarded:
+            return self._dtype
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+
+    @contextmanager
+    def guarded(self, seed: int = 0) -> Iterator[capture.Version]:
+        """capture.guard around this network; inside another guard of the same network it costs nothing."""
+        if self._guarded:
+            yield self._version
+            return
+        self._device, self._dtype, self._guarded = self.device, self.dtype, True
+        try:
+            with capture.guard(self.module, seed=seed) as self._version:
+                yield self._version
+        finally:
+            self._guarded, self._device, self._dtype, self._heard = False, None, None, None
+
+    def forward(self, x: Tensor) -> Any:
+        """The network's own output for pixels x (R, C, *axes) in [0, 1]; UsageError where it cannot take them."""
+        shape = tuple(x.shape)
+        reading = self._readings.get(shape[1:]) or Reading()
+        x = normalized(x.to(self.device), self._mean, self._std)
+        dtype = self.dtype
+        x = x if dtype is None else x.to(dtype)
+        if reading.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        listening = capture.Listening()
+        self._heard = None if reading.ending is None or not self._guarded else (reading.ending, listening)
+        on = self._heard is not None and self._heard[0].reached
+        with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
+            try:
+                with listening if on else nullcontext():
+                    return capture.in_rows(self.module, x, self.fixed_rows)
+            except torch.OutOfMemoryError:
+                raise
+            except FAULTS as error:
+                raise UsageError(self._fault(shape, error)) from error
+
+    def _fault(self, shape: Sequence[int], error: Exception) -> str:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        text = f"the network failed on {shape[0]} image(s) of {' x '.join(map(str, shape[1:]))}: {said}."
+        few = PRECISIONS[self.precision] if self.precision != "float32" else self.dtype
+        if isinstance(error, NotImplementedError) and few in capture.FEW_DIGITS:
+            number = str(few).removeprefix("torch.")
+            text += (
+                f" An operation has no {number} form on {self.device.type}: use precision='float32' and module.float()."
+            )
+        return text
+
+    def logits(self, outputs: Any) -> Tensor | None:
+        """The logits (R, classes) behind the last forward's output; None where they are that output itself."""
+        return None if self._heard is None else logits(outputs, self._heard[0], self._heard[1].calls)
+
+    def reading(self, shape: Sequence[int]) -> Reading:
+        """How the network reads images of shape (C, *axes): found once per shape, from one row of noise, not counted."""
+        key = tuple(shape)
+        if key not in self._readings:
+            try_it = len(key) == 3 and min(key) > 1 and self.device.type == "cpu" and self.precision == "float32"
+
+            def run(x: Tensor, channels_last: bool) -> Any:
+                self._readings[key] = Reading(channels_last)
+                return self.forward(x)
+
+            try:
+                with self.guarded(), torch.no_grad():
+                    found = read(run, probe_images(key)[:1], try_it, self.task)
+            finally:
+                self._readings.pop(key, None)
+            self._readings[key] = found
+        return self._readings[key]
