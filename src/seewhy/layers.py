@@ -78,8 +78,8 @@ class Layer:
         """The gradient at a spatial layer's cells, (R, channels, *grid), float32; RefusalError where none arrives."""
         if gradient is None:
             raise RefusalError(
-                f"the target does not depend on layer {self.name!r}: no gradient reaches it. Choose another; "
-                "model.layers() lists the usable ones."
+                f"no gradient of the target reaches layer {self.name!r}: it does not depend on it, or the graph is cut between "
+                "them. Choose another; model.layers() lists the usable ones."
             )
         return self.cells(gradient)
 
@@ -131,10 +131,16 @@ class Trace:
     def __init__(self, module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> None:
         self._run, self._probes, self._score = run, probes, score
         sites, output = capture.trace(module, self._call)
+        if not sites:
+            raise RefusalError(
+                "no submodule of this network is called in its forward (scripted or exported code hides them): there is no "
+                "layer to look into. Methods on the input are exact: gradient, smooth_grad, integrated_gradients, occlusion."
+            )
         self._said = self._everything_said(output)
         self._same = {site.name: twin for site, _, twin in sites}
         self._verdicts: dict[str, bool] = {}
         self._chosen: Layer | None = None
+        self._cut_at = ""
         forms = [_forms(shape, len(probes), probes.shape[2:]) for _, shape, _ in sites]
         unclear = [site for (site, _, _), found in zip(sites, forms, strict=True) if len(found) > 1]
         rows_axis = self._rows_axis(unclear)
@@ -145,6 +151,8 @@ class Trace:
         spatial = [layer for layer in found if layer.usable]
         _, gradients = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
+        if any(gradient is None for gradient in gradients):
+            reached |= self._cut(module, [layer for layer, g in zip(spatial, gradients, strict=True) if g is None])
         self.layers = LayerTable(reached.get(layer.name, layer) for layer in found)
 
     def _call(self) -> Any:
@@ -171,6 +179,19 @@ class Trace:
             found[site.name] = max((1, 2), key=lambda axis: gathered(axis - 1))
         return found
 
+    def _cut(self, module: nn.Module, unreached: Sequence[Layer]) -> dict[str, Layer]:
+        """Those that the output does depend on, and yet no gradient reaches them: they say where the graph is cut."""
+        asked = [layer for layer in unreached if not torch.equal(self._said, self._swapped(layer))]
+        if not asked:
+            return {}
+        cut = capture.where_graph_is_cut(module, lambda: self._run(self._probes.clone().requires_grad_()))
+        self._cut_at = cut or capture.OUTSIDE
+        why_not = f"no gradient reaches it: the graph is cut between it and the score, at {self._cut_at}"
+        return {layer.name: replace(layer, gradient=0.0, why_not=why_not) for layer in asked}
+
+    def _swapped(self, layer: Layer) -> Tensor:
+        return self._everything_said(capture.output_with_edit(self._call, layer.site, lambda rows: rows.flip(0)))
+
     def trunk(self, layer: Layer) -> bool:
         """Whether everything that the network says passes through this layer.
 
@@ -179,7 +200,7 @@ class Trace:
         """
         key = self._same[layer.name]
         if key not in self._verdicts:
-            swapped = self._everything_said(capture.output_with_edit(self._call, layer.site, lambda rows: rows.flip(0)))
+            swapped = self._swapped(layer)
             wanted = self._said.flip(0)
             bound = BYPASS_TOLERANCE * (self._said - wanted).abs().max()
             self._verdicts[key] = bool((swapped - wanted).abs().max() <= bound)
@@ -207,9 +228,12 @@ class Trace:
         if last is not None:
             self._chosen = last
             return last
+        instead = "Use a method on the input: gradient, smooth_grad or integrated_gradients."
+        if self._cut_at:
+            instead = f"The graph is cut at {self._cut_at}; {capture.WITHOUT_GRADIENTS}."
         raise RefusalError(
             f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
-            "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
+            f"traced). {instead}"
         )
 
     def find(self, given: str | nn.Module) -> Layer:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import capture
-from seewhy.errors import UsageError
+from seewhy.errors import RefusalError, UsageError
 from seewhy.layers import probe_images
 from seewhy.normalization import normalized
 from seewhy.reading import Ending, Reading, logits, read
@@ -77,35 +77,56 @@ class Network:
 
     def forward(self, x: Tensor) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]; UsageError where it cannot take them."""
-        shape = tuple(x.shape)
-        reading = self._readings.get(shape[1:]) or Reading()
         x = normalized(x.to(self.device), self._mean, self._std)
-        dtype = self.dtype
-        x = x if dtype is None else x.to(dtype)
-        if reading.channels_last:
+        if self._reading_of(x).channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        listening = capture.Listening()
-        self._heard = None if reading.ending is None or not self._guarded else (reading.ending, listening)
-        on = self._heard is not None and self._heard[0].reached
-        with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
+        return self.run(x)
+
+    def run(self, z: Tensor) -> Any:
+        """The same for its own input z (R, C, *axes), which is normalized already."""
+        ending = self._reading_of(z).ending if self._guarded else None
+        listening, dtype = capture.Listening(), self.dtype
+        self._heard = None if ending is None else (ending, listening)
+        listen = listening if ending is not None and ending.reached else nullcontext()
+        with torch.autocast(z.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"), listen:
             try:
-                with listening if on else nullcontext():
-                    return capture.in_rows(self.module, x, self.fixed_rows)
+                return capture.in_rows(self.module, z if dtype is None else z.to(dtype), self.fixed_rows)
             except torch.OutOfMemoryError:
                 raise
             except FAULTS as error:
-                raise UsageError(self._fault(shape, error)) from error
+                raise self._fault(z.shape, error) from error
 
-    def _fault(self, shape: Sequence[int], error: Exception) -> str:
+    def _reading_of(self, x: Tensor) -> Reading:
+        return self._readings.get(tuple(x.shape[1:])) or Reading()
+
+    def _fault(self, shape: Sequence[int], error: Exception) -> UsageError | RefusalError:
         said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        text = f"the network failed on {shape[0]} image(s) of {' x '.join(map(str, shape[1:]))}: {said}."
+        where = self._where(error)
+        if "on Tensor that requires grad" in said:
+            return RefusalError(
+                f"no gradient reaches the input: the graph is cut at {where}, which leaves torch for numpy ({said}); "
+                f"{capture.WITHOUT_GRADIENTS}."
+            )
+        text = f"the network failed on {shape[0]} image(s) of {' x '.join(map(str, shape[1:]))}, at {where}: {said}."
         few = PRECISIONS[self.precision] if self.precision != "float32" else self.dtype
         if isinstance(error, NotImplementedError) and few in capture.FEW_DIGITS:
             number = str(few).removeprefix("torch.")
             text += (
                 f" An operation has no {number} form on {self.device.type}: use precision='float32' and module.float()."
             )
-        return text
+        return UsageError(text)
+
+    def _where(self, error: Exception) -> str:
+        """The innermost of the network's modules in which an error arose."""
+        names, trace = (
+            {id(m): f"{name} ({type(m).__name__})" for name, m in self.module.named_modules() if name},
+            error.__traceback__,
+        )
+        where = capture.OUTSIDE
+        while trace is not None:
+            where = names.get(id(trace.tb_frame.f_locals.get("self")), where)
+            trace = trace.tb_next
+        return where
 
     def logits(self, outputs: Any) -> Tensor | None:
         """The logits (R, classes) behind the last forward's output; None where they are that output itself."""

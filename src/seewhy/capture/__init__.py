@@ -12,11 +12,14 @@ from seewhy.capture.attention import (
     trace_attention,
 )
 from seewhy.capture.gradients import (
+    OUTSIDE,
+    WITHOUT_GRADIENTS,
     Call,
     Score,
     Site,
     activations_and_gradients,
     input_gradient,
+    integer_modules,
     where_graph_is_cut,
 )
 from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening
@@ -27,6 +30,8 @@ from seewhy.capture.tracing import output_with_edit, outputs_at, trace
 
 __all__ = [
     "FEW_DIGITS",
+    "OUTSIDE",
+    "WITHOUT_GRADIENTS",
     "Activated",
     "Activation",
     "Call",
@@ -53,6 +58,7 @@ __all__ = [
     "heads_of",
     "in_rows",
     "input_gradient",
+    "integer_modules",
     "one_block",
     "output_with_edit",
     "outputs_at",

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import capture, runfolder
-from seewhy.errors import UsageError
+from seewhy.errors import RefusalError, UsageError
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import VisionModel
 from seewhy.network import PRECISIONS
-from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
+from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve
 from seewhy.wrapping import bare
 
@@ -72,6 +72,7 @@ def explain_inputs(
 ) -> Explanation:
     """explain() for images that are read already: several methods on the same images decode them once."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
+    _check_integers(model, info)
     with torch.inference_mode(False):
         index, question = _questions(model, x, target)
         x_rows = x if index == list(range(len(x))) else x[index]
@@ -124,6 +125,17 @@ def check_call(info: MethodInfo, target: Any, layer: Any, seed: int, params: dic
             raise UsageError(f"method {info.name!r} explains the input: it takes no layer.")
         keywords["layer"] = layer
     return keywords
+
+
+def _check_integers(model: VisionModel, info: MethodInfo) -> None:
+    """RefusalError, before any work, for a method that looks into a network that computes with integers."""
+    found = [] if info.black_box else capture.integer_modules(model.module)
+    if found:
+        others = ", ".join(m.name for m in METHODS.values() if m.black_box and m.family != "control")
+        raise RefusalError(
+            f"this network computes with quantized integers at {', '.join(found[:3])}: no derivative exists there, and "
+            f"{info.name} is refused. Methods that only ask what the network says work: {others}."
+        )
 
 
 def rows_per_image(
