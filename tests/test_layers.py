@@ -33,7 +33,7 @@ INSIDE = {
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
-    "explanation": [["inputs", "progress"], ["result"], ["run"]],
+    "explanation": [["inputs", "progress", "ending", "precision"], ["result"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

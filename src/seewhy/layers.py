@@ -78,8 +78,8 @@ class Layer:
         """The gradient at a spatial layer's cells, (R, channels, *grid), float32; RefusalError where none arrives."""
         if gradient is None:
             raise RefusalError(
-                f"no gradient of the target reaches layer {self.name!r}: it does not depend on it, or the graph is cut between "
-                "them. Choose another; model.layers() lists the usable ones."
+                f"no gradient of the target reaches layer {self.name!r}: it does not depend on it, or the graph is cut "
+                "between them. Choose another; model.layers() lists the usable ones."
             )
         return self.cells(gradient)
 

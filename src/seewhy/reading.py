@@ -114,6 +114,8 @@ def _looks_like(kind: Activation, table: Tensor) -> bool:
 
 def in_front_of(table: Tensor, kind: Activation, calls: Sequence[Activated]) -> Tensor | None:
     """What the activation was given whose result this table is, in the table's shape; None where none was heard."""
+    if any(len(call.returned) != len(table) for call in calls):  # an exported program ran in parts of its own size
+        calls = capture.joined(calls, len(table))
     for call in reversed(calls):
         if call.kind == kind and call.returned.numel() == table.numel():
             given, returned = (t.reshape(table.shape) for t in (call.given, call.returned))

@@ -188,8 +188,10 @@ def check_parameters(info: MethodInfo, given: Iterable[str]) -> None:
     """UsageError, before any work, for a parameter that the method does not have."""
     for name in given:
         if name not in info.parameters:
+            known = near_names(name, info.parameters)
             owners = [m.name for m in METHODS.values() if name in m.parameters]
-            known = f"{', '.join(owners)} have it." if owners else near_names(name, info.parameters)
+            if owners and not known.startswith("did you mean"):
+                known += f" Methods that have it: {', '.join(owners)}."
             raise UsageError(f"method {info.name!r} has no parameter {name!r}: {known}")
 
 

@@ -22,7 +22,7 @@ from seewhy.capture.gradients import (
     integer_modules,
     where_graph_is_cut,
 )
-from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening
+from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
 from seewhy.capture.outputs import detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
@@ -59,6 +59,7 @@ __all__ = [
     "in_rows",
     "input_gradient",
     "integer_modules",
+    "joined",
     "one_block",
     "output_with_edit",
     "outputs_at",

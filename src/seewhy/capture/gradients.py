@@ -39,7 +39,7 @@ def input_gradient(
         raise RefusalError(_no_gradient(cut))
     if on_graph is not None:
         on_graph(total.grad_fn)
-    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    gradient: Tensor | None = torch.autograd.grad(total, leaf, allow_unused=True)[0]
     if gradient is None:
         cut = where_graph_is_cut(module, lambda: call(leaf))
         if cut is not None:

@@ -1,5 +1,6 @@
 """What a run calls on the way: every softmax and sigmoid of one number per class, and how few digits were computed with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -47,3 +48,14 @@ class Listening(TorchFunctionMode):
             if given is not None and output.numel() == len(output) * max(output.shape[1:], default=1):
                 self.calls.append(Activated(cast(Activation, kind), given, output))
         return output
+
+
+def joined(calls: Sequence[Activated], rows: int) -> list[Activated]:
+    """The calls of several runs in a row, each kind as one call on the first `rows` rows of all."""
+    found = []
+    for kind in {call.kind for call in calls}:
+        parts = [call for call in calls if call.kind == kind]
+        if len({call.returned.shape for call in parts}) == 1:
+            given, returned = torch.cat([c.given for c in parts]), torch.cat([c.returned for c in parts])
+            found.append(Activated(kind, given[:rows], returned[:rows]))
+    return found

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 
 from seewhy import capture, runfolder
 from seewhy.errors import RefusalError, UsageError
+from seewhy.explanation.ending import logits_in_words, scale_of, warnings_of
 from seewhy.explanation.inputs import Images, Shown, read_inputs
+from seewhy.explanation.precision import Agreement, compare, few_digits
 from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
 from seewhy.model import VisionModel
-from seewhy.network import PRECISIONS
 from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve
 from seewhy.wrapping import bare
@@ -78,10 +79,12 @@ def explain_inputs(
         x_rows = x if index == list(range(len(x))) else x[index]
         begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
         with model.guarded(seed) as version:
-            maps: Maps = info.function(model, x_rows, question.on(question.scale or info.scale), **keywords)
+            question = question.on(scale_of(model, x.shape[1:], question, info.scale))
+            maps: Maps = info.function(model, x_rows, question, **keywords)
         seconds = time.perf_counter() - begun
         status = _status(info, maps)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
+        agreement = _agreement(model, info, x_rows, maps, keywords, target, layer, params)
         raw, empty = maps.raw.detach(), [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
         if empty:
             raw[empty] = 0
@@ -98,7 +101,7 @@ def explain_inputs(
             predictions=_predictions(model, p, len(raw)),
             status=status,
             evidence=_evidence(model, maps, counted, device),
-            validity=_validity(model, info, maps, p),
+            validity=_validity(model, info, x.shape[1:], maps, p, agreement),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
@@ -205,31 +208,59 @@ def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int], device: t
     return evidence
 
 
-def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None) -> dict[str, Any]:
+def _agreement(
+    model: VisionModel,
+    info: MethodInfo,
+    x: Tensor,
+    maps: Maps,
+    keywords: dict[str, Any],
+    target: Any,
+    layer: LayerChoice,
+    params: dict[str, Any],
+) -> Agreement | None:
+    """With the maps in float32, where these were computed with fewer digits."""
+    if few_digits(model, x.shape[1:]) is None or info.family == "control":
+        return None
+    rows = sum(rows_per_image(model, info, x.shape[1:], target, layer, params))
+    return compare(model, info, x, maps, keywords, rows)
+
+
+def _validity(
+    model: VisionModel,
+    info: MethodInfo,
+    shape: Sequence[int],
+    maps: Maps,
+    p: Tensor | None,
+    agreement: Agreement | None,
+) -> dict[str, Any]:
     """What can differ in a map that we do give, each with its reason."""
-    approximations = [*maps.notes]
+    approximations, ending = [*maps.notes], model.reading(shape).ending
     if maps.layer is not None and maps.layer.trunk is False:
         approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
     if "sampling_error" in maps.evidence:
         approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
         approximations.append("the path integral of at least one row is not converged: see its evidence")
-    digits = PRECISIONS[model.precision] if model.precision != "float32" else model.dtype
-    if info.uses_target and not info.needs_gradients and digits in (torch.bfloat16, torch.float16):
+    digits = few_digits(model, shape)
+    precision = str(digits or model.dtype or torch.float32).removeprefix("torch.")
+    if info.uses_target and not info.needs_gradients and digits is not None:
         lost = f"{100 * torch.finfo(digits).eps:.1g} %"
-        approximations.append(
-            f"scores have few digits in {model.precision}: differences below {lost} of a score are lost"
-        )
+        approximations.append(f"scores have few digits in {precision}: differences below {lost} of a score are lost")
     slope = maps.evidence.get("gradient_norm")
-    return {
+    found = {
         "target_used": info.uses_target,
         "target_used_reason": _why_no_target(info),
-        "warning": info.warning,
-        "precision": model.precision,
+        "warning": "; ".join(filter(None, [info.warning, *warnings_of(model, ending, maps, p)])),
+        "precision": precision,
+        "logits": logits_in_words(ending),
         "approximations": approximations,
         "gradient_norm": _finite(slope, len(maps.raw)),
         "probability": _finite(_target_probability(maps, p), len(maps.raw)),
     }
+    if agreement is not None:
+        approximations.append(agreement.words)
+        found["float32_rank_correlation"] = agreement.correlation
+    return found
 
 
 def _why_no_target(info: MethodInfo) -> str:
