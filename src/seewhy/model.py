@@ -156,11 +156,17 @@ class VisionModel:
         return self.through(x, target, rows, look)[1]
 
     def input_gradients(
-        self, x: Tensor, target: Target, rows: Tensor, rule: capture.Rule | None = None
+        self,
+        x: Tensor,
+        target: Target,
+        rows: Tensor,
+        rule: capture.Rule | None = None,
+        differentiable: bool = False,
     ) -> tuple[Tensor, Answer]:
         """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward.
 
         rule: another rule than backpropagation's at every ReLU; the answer's `gates` say where it was set.
+        differentiable: the gradient keeps a graph to x and to the parameters that require a gradient.
         """
         answers: list[Answer] = []
         gates: list[capture.Gates] = []
@@ -170,9 +176,8 @@ class VisionModel:
                 gates.append(capture.gate_relus(self.module, last, rule))
 
         with self.guarded():
-            gradient = capture.input_gradient(
-                self.module, self.forward, x, self._score(target, rows, answers), set_rule
-            )
+            score = self._score(target, rows, answers)
+            gradient = capture.input_gradient(self.module, self.forward, x, score, set_rule, differentiable)
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 

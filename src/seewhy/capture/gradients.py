@@ -1,7 +1,7 @@
 """Gradients at the input and at layers, in one forward and the shortest backward that gives them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,14 +24,16 @@ def input_gradient(
     x: Tensor,
     score: Score,
     on_graph: Callable[[Any], None] | None = None,
+    differentiable: bool = False,
 ) -> Tensor:
     """Gradient d score_r / d x_r for every row r, of x's shape (R, C, *axes) and dtype.
 
     Rows must not mix in the network (they do not in evaluation mode), so the gradient of the sum is that of each.
-    on_graph: called with the last node of the graph before the backward.
+    on_graph: called with the last node of the graph before the backward. differentiable: the gradient has a graph of its
+    own, down to the parameters that require a gradient and to x where it does.
     """
-    with frozen(module), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+    with nullcontext() if differentiable else frozen(module), torch.enable_grad():
+        leaf = x if differentiable and x.requires_grad else x.detach().clone().requires_grad_()
         output = call(leaf)
         total = score(output).sum()
         cut = None if total.requires_grad else where_graph_is_cut(module, lambda: call(leaf)) or OUTSIDE
@@ -39,7 +41,7 @@ def input_gradient(
         raise RefusalError(_no_gradient(cut))
     if on_graph is not None:
         on_graph(total.grad_fn)
-    gradient: Tensor | None = torch.autograd.grad(total, leaf, allow_unused=True)[0]
+    gradient: Tensor | None = torch.autograd.grad(total, leaf, allow_unused=True, create_graph=differentiable)[0]
     if gradient is None:
         cut = where_graph_is_cut(module, lambda: call(leaf))
         if cut is not None:

@@ -53,6 +53,8 @@ def explain(
     model = model if isinstance(model, VisionModel) else bare(model)
     with torch.inference_mode(False):
         x, sources = read_inputs(model, images)
+        if params.get("differentiable") and isinstance(images, Tensor) and images.requires_grad:
+            x = images.float()  # the map's graph leads to the user's own tensor, not to a copy
 
         def rows() -> int:
             return sum(rows_per_image(model, info, x.shape[1:], target, layer, params)) * len(x)
@@ -74,7 +76,8 @@ def explain_inputs(
     """explain() for images that are read already: several methods on the same images decode them once."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
     _check_integers(model, info)
-    with torch.inference_mode(False):
+    differentiable = bool(params.get("differentiable"))
+    with torch.inference_mode(False), torch.set_grad_enabled(differentiable):
         index, question = _questions(model, x, target)
         x_rows = x if index == list(range(len(x))) else x[index]
         begun, counted = time.perf_counter(), (model.forward_rows, model.gradient_rows)
@@ -85,15 +88,18 @@ def explain_inputs(
         status = _status(info, maps)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
         agreement = _agreement(model, info, x_rows, maps, keywords, target, layer, params)
-        raw, empty = maps.raw.detach(), [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
+        raw, empty = (
+            maps.raw if params.get("differentiable") else maps.raw.detach(),
+            [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)],
+        )
         if empty:
-            raw[empty] = 0
+            raw = raw.index_fill(0, torch.tensor(empty, device=raw.device), 0)
         targets = [_describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=info.name,
             parameters=_parameters(info, {**keywords, **maps.parameters}),
             raw=raw.to(device),
-            images=x.to(device),
+            images=x.detach().to(device),
             image_index=index,
             targets=targets,
             target_text=[described["text"] for described in targets],
