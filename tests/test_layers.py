@@ -13,8 +13,8 @@ ORDER = [
     ["registry"],
     ["capture", "beside"],
     ["target"],
-    ["answers", "forms", "throughput", "normalization"],
-    ["places"],
+    ["answers", "forms", "reading", "throughput", "normalization"],
+    ["places", "network"],
     ["layers"],
     ["attention"],
     ["model"],
@@ -27,7 +27,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "rectifiers"], ["gradients"], ["tracing", "attention"]],
+    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"]],
     "loading": [
         ["extras"],
         ["labels", "checkpoint"],
@@ -44,7 +44,7 @@ INSIDE = {
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
-    "explanation": [["inputs", "progress"], ["result"], ["questions"], ["run"]],
+    "explanation": [["inputs", "progress", "ending", "precision"], ["result"], ["questions"], ["run"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

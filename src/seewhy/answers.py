@@ -9,6 +9,8 @@ from torch import Tensor
 from seewhy import capture
 from seewhy.target import Target
 
+READ_AS_IT_IS = ("output", "region", "callable")  # targets that ask for the network's own output, not for a class score
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -16,17 +18,25 @@ class Answer:
 
     target: Target
     values: Tensor  # (R,) float32
-    outputs: Any
+    outputs: Any  # the table of logits where the network ends in an activation
     gates: capture.Gates | None = None  # where a rule was set on the ReLUs
 
 
-def noted_score(target: Target, rows: Tensor, answers: list[Answer]) -> Callable[[Any], Tensor]:
-    """The score of an output, (R,); each answer is noted as it is given."""
+def noted_score(
+    target: Target, rows: Tensor, answers: list[Answer], logits: Callable[[Any], Tensor | None]
+) -> Callable[[Any], Tensor]:
+    """The score of an output, (R,); each answer is noted as it is given.
+
+    logits: of an output the logits behind it, where they are not that output itself.
+    """
 
     def score(outputs: Any) -> Tensor:
-        settled = target.settle(outputs, rows)
-        values = settled(outputs, rows)
-        answers.append(Answer(settled, values.detach().float(), capture.detach(outputs)))
+        table = logits(outputs)
+        asked = outputs if table is None or target.kind in READ_AS_IT_IS else table
+        settled = target.settle(asked, rows)
+        values = settled(asked, rows)
+        said = capture.detach(outputs if table is None else table)
+        answers.append(Answer(settled, values.detach().float(), said))
         return values
 
     return score

@@ -45,8 +45,8 @@ class Layer:
         """The gradient at a spatial layer's cells, (R, channels, *grid), float32; RefusalError where none arrives."""
         if gradient is None:
             raise RefusalError(
-                f"the target does not depend on layer {self.name!r}: no gradient reaches it. Choose another; "
-                "model.layers() lists the usable ones."
+                f"no gradient of the target reaches layer {self.name!r}: it does not depend on it, or the graph is cut "
+                "between them. Choose another; model.layers() lists the usable ones."
             )
         return self.cells(gradient)
 
@@ -100,12 +100,18 @@ class Trace:
     def __init__(self, module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> None:
         self._module, self._run, self._probes, self._score = module, run, probes, score
         sites, output = capture.trace(module, self._call)
+        if not sites:
+            raise RefusalError(
+                "no submodule of this network is called in its forward (scripted or exported code hides them): there is no "
+                "layer to look into. Methods on the input are exact: gradient, smooth_grad, integrated_gradients, occlusion."
+            )
         self._said = self._everything_said(output)
         self._dense = _dense(output, probes)
         self._same = {site.name: twin for site, _, twin in sites}
         self._trunk: dict[str, bool] = {}
         self._in_place: dict[tuple[str, Form], bool] = {}
         self._chosen: Layer | None = None
+        self._cut_at = ""
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
         read = [site for site, _, _ in sites if readings[site.name]]
         readings = places.with_extra_tokens_found(run, probes, read, readings)
@@ -117,12 +123,29 @@ class Trace:
         spatial = [layer for layer in found if layer.usable]
         _, gradients = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
+        if any(gradient is None for gradient in gradients):
+            reached |= self._cut(module, [layer for layer, g in zip(spatial, gradients, strict=True) if g is None])
         self.layers = LayerTable(reached.get(layer.name, layer) for layer in found)
 
     def _call(self) -> Any:
         return self._run(self._probes)
 
     # -- what is tested of a layer ---------------------------------------------------------------------------------
+
+    def _cut(self, module: nn.Module, unreached: Sequence[Layer]) -> dict[str, Layer]:
+        """Those that the output does depend on, and yet no gradient reaches them: they say where the graph is cut."""
+        asked = [layer for layer in unreached if not torch.equal(self._said, self._swapped(layer))]
+        if not asked:
+            return {}
+        cut = capture.where_graph_is_cut(module, lambda: self._run(self._probes.clone().requires_grad_()))
+        self._cut_at = cut or capture.OUTSIDE
+        why_not = f"no gradient reaches it: the graph is cut between it and the score, at {self._cut_at}"
+        return {layer.name: replace(layer, gradient=0.0, why_not=why_not) for layer in asked}
+
+    def _swapped(self, layer: Layer) -> Tensor:
+        assert layer.form is not None, "only a spatial layer is asked"
+        axis = layer.form.rows_axis
+        return self._everything_said(capture.output_with_edit(self._call, layer.site, lambda rows: rows.flip(axis)))
 
     def trunk(self, layer: Layer) -> bool:
         """Whether everything that the network says passes through this layer.
@@ -132,11 +155,7 @@ class Trace:
         """
         key = self._same[layer.name]
         if key not in self._trunk:
-            assert layer.form is not None, "only a spatial layer is asked"
-            axis = layer.form.rows_axis
-            swapped = self._everything_said(
-                capture.output_with_edit(self._call, layer.site, lambda tensor: tensor.flip(axis))
-            )
+            swapped = self._swapped(layer)
             wanted = self._said.flip(0)
             bound = SAME * (self._said - wanted).abs().max()
             self._trunk[key] = bool((swapped - wanted).abs().max() <= bound)
@@ -182,15 +201,18 @@ class Trace:
         if self._chosen is None:
             self._chosen = self._best()
         if self._chosen is None:
+            instead = "Use a method on the input: gradient, smooth_grad or integrated_gradients."
+            if self._cut_at:
+                instead = f"The graph is cut at {self._cut_at}; {capture.WITHOUT_GRADIENTS}."
             raise RefusalError(
                 f"no layer of this network has both a spatial grid and a gradient from the target ({len(self.layers)} layers "
-                "traced). Use a method on the input: gradient, smooth_grad or integrated_gradients."
+                f"traced). {instead}"
             )
         return self._chosen
 
     def _best(self) -> Layer | None:
-        candidates = [layer for layer in self.layers if layer.usable and not self._is_the_output(layer)]
-        reached = [layer for layer in reversed(candidates) if layer.gradient]
+        candidates = [layer for layer in reversed(self.layers) if layer.usable and not self._is_the_output(layer)]
+        reached = [layer for layer in candidates if layer.gradient]
         doubtful: list[Layer] = []
         for layer in reached:
             if self.trunk(layer):
@@ -200,7 +222,7 @@ class Trace:
                 doubtful += [tested] if tested.usable else []
         if doubtful:
             return doubtful[0]
-        return next((tested for tested in map(self.tested, reached) if tested.usable), None)
+        return next((tested for tested in map(self.tested, reached or candidates) if tested.usable), None)
 
     def _is_the_output(self, layer: Layer) -> bool:
         """Whether a dense output (of a segmentation network, say) is this layer's, resized or as it is."""

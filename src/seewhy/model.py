@@ -1,10 +1,11 @@
 """VisionModel: the user's network with everything needed to ask it a question. Outside it, images live in [0, 1]."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from PIL import Image
@@ -13,16 +14,15 @@ from torch import Tensor, nn
 from seewhy import capture, throughput
 from seewhy.answers import Answer, noted_score
 from seewhy.attention import Attention, find_attention
-from seewhy.beside import Beside, call, check_beside, repeated
+from seewhy.beside import Beside, check_beside, repeated
 from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
 from seewhy.forms import probe_images
 from seewhy.layers import Layer, LayerTable, Trace, probes_fit
-from seewhy.normalization import normalized
+from seewhy.network import Network, Precision
+from seewhy.reading import Reading
 from seewhy.target import PREDICTED, Target, Task, scores
 
-Precision = Literal["float32", "bfloat16", "float16"]
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
@@ -52,6 +52,7 @@ class VisionModel:
         bounds: tuple[float, float] | None,
     ) -> None:
         self.module = module
+        self.network = Network(module, mean, std, task, precision)
         self.name = name
         self.size, self.crop, self.interpolation = size, crop, interpolation
         self.framing, self.padding = framing, padding
@@ -68,93 +69,60 @@ class VisionModel:
         self.gradient_rows = 0  # rows computed forward and backward
         self.on_rows: Callable[[int], None] | None = None  # told of every batch of rows as it is computed
         self._timed_batch: int | None = None
-        self._guarded = False
-        self._device: torch.device | None = None  # of the network, looked up when a guard is entered
-        self._dtype: torch.dtype | None = None
         self._traces: dict[tuple[Any, ...], tuple[Any, Target]] = {}  # the target is kept for its id
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
-        self._channels_last: dict[tuple[int, ...], bool] = {}  # per input shape (C, *axes)
         self._fingerprint: tuple[capture.Version, str] | None = None
-        self._version: capture.Version = ()  # of the weights, when the guard was last entered
-        self._held: Beside = {}  # what runs that ask no question give beside the image, one row
 
     @property
     def device(self) -> torch.device:
         """Where the network's first parameter lies; it is never moved."""
-        if self._device is not None:
-            return self._device
-        first: Tensor | None = next(self.module.parameters(), None)
-        first = next(self.module.buffers(), None) if first is None else first
-        return first.device if first is not None else torch.device("cpu")
+        return self.network.device
 
     @property
     def dtype(self) -> torch.dtype | None:
         """Of the network's first float parameter; its input is given in it."""
-        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        return self.network.dtype
+
+    def _score(self, target: Target, rows: Tensor, answers: list[Answer]) -> Score:
+        return noted_score(target, rows, answers, self.network.logits)
 
     # -- running the network -------------------------------------------------------------------------------------
 
-    @contextmanager
-    def guarded(self, seed: int = 0) -> Iterator[capture.Version]:
+    def guarded(self, seed: int = 0) -> AbstractContextManager[capture.Version]:
         """capture.guard around this network; inside another guard of the same model it costs nothing."""
-        if self._guarded:
-            yield self._version
-            return
-        self._guarded, self._device, self._dtype = True, self.device, self.dtype
-        try:
-            with capture.guard(self.module, seed=seed) as self._version:
-                yield self._version
-        finally:
-            self._guarded, self._device, self._dtype = False, None, None
+        return self.network.guarded(seed)
 
-    @contextmanager
-    def holding(self, beside: Beside) -> Iterator[None]:
+    def holding(self, beside: Beside) -> AbstractContextManager[None]:
         """Inside, runs that ask no question (of probe images) give the network the first row of this beside the image."""
-        before, self._held = self._held, {name: values[:1] for name, values in beside.items()}
-        try:
-            yield
-        finally:
-            self._held = before
+        return self.network.holding(beside)
 
     def forward(self, x: Tensor, beside: Beside | None = None) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]: normalization, dtype and precision inside."""
-        x = normalized(x.to(self.device), self.mean, self.std)
-        dtype = self._dtype if self._guarded else self.dtype
-        x = x if dtype is None else x.to(dtype)
-        if self._channels_last.get(tuple(x.shape[1:])):
-            x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(x.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"):
-            return call(self.module, x, repeated(self._held, len(x)) if beside is None else beside)
+        return self.network.forward(x, beside)
+
+    def reading(self, shape: Sequence[int]) -> Reading:
+        """How the network reads images of shape (C, *axes), and what its scores come out of; found once per shape."""
+        return self.network.reading(shape)
 
     def memory_format(self, shape: Sequence[int]) -> str:
         """How images of shape (C, *axes) are laid out for the network: `channels_last` where that gives its own output.
 
         A CPU convolves that layout faster: of ten torchvision networks a forward took 0.55 to 1.01 of its time. Not every
-        network can read it (`x.view(len(x), -1)` raises): tried on one row of noise first, once per shape, not counted.
+        network can read it (`x.view(len(x), -1)` raises).
         """
-        key = tuple(shape)
-        if key not in self._channels_last:
-            worth_it = len(key) == 3 and min(key) > 1 and self.device.type == "cpu" and self.precision == "float32"
-            self._channels_last[key] = worth_it and self._reads_channels_last(key)
-        return "channels_last" if self._channels_last[key] else "contiguous"
-
-    def _reads_channels_last(self, key: tuple[int, ...]) -> bool:
-        def run(x: Tensor, channels_last: bool) -> Any:
-            self._channels_last[key] = channels_last
-            return self.forward(x)
-
-        with self.guarded(), torch.no_grad():
-            return throughput.same_in_channels_last(run, probe_images(key)[:1])
+        return "channels_last" if self.reading(shape).channels_last else "contiguous"
 
     def predict(self, images: Tensor, beside: Beside | None = None) -> Tensor:
-        """Clean score table (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient.
+        """Clean table of logits (N, classes), float32, of images (N, C, *axes) in [0, 1]; no gradient.
 
         beside: what the network is given beside each image, by the names of its forward, (N, ...).
         """
         given = check_beside(self.module, beside, len(images))
 
         def run(part: slice) -> Tensor:
-            table = scores(self.forward(images[part], {k: v[part] for k, v in given.items()})).float()
+            outputs = self.forward(images[part], {k: v[part] for k, v in given.items()})
+            table = self.network.logits(outputs)
+            table = (scores(outputs) if table is None else table).float()
             self.count(forward=len(table))
             return table
 
@@ -165,7 +133,7 @@ class VisionModel:
         """For one batch of rows: what the network says of x, without a gradient."""
         answers: list[Answer] = []
         with self.guarded(), torch.no_grad():
-            noted_score(target, rows, answers)(self.forward(x, target.beside_of(rows)))
+            self._score(target, rows, answers)(self.forward(x, target.beside_of(rows)))
         self.count(forward=len(x))
         return answers[0]
 
@@ -182,11 +150,17 @@ class VisionModel:
         return self.through(x, target, rows, look)[1]
 
     def input_gradients(
-        self, x: Tensor, target: Target, rows: Tensor, rule: capture.Rule | None = None
+        self,
+        x: Tensor,
+        target: Target,
+        rows: Tensor,
+        rule: capture.Rule | None = None,
+        differentiable: bool = False,
     ) -> tuple[Tensor, Answer]:
         """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward.
 
         rule: another rule than backpropagation's at every ReLU; the answer's `gates` say where it was set.
+        differentiable: the gradient keeps a graph to x and to the parameters that require a gradient.
         """
         answers: list[Answer] = []
         gates: list[capture.Gates] = []
@@ -196,7 +170,7 @@ class VisionModel:
                 gates.append(capture.gate_relus(self.module, last, rule))
 
         leaves: list[Tensor] = []
-        noted = noted_score(target, rows, answers)
+        noted = self._score(target, rows, answers)
 
         def run(leaf: Tensor) -> Any:
             leaves.append(leaf)
@@ -208,7 +182,7 @@ class VisionModel:
             return values + leaves[0][:0].sum() if gone else values  # no box is left: a zero gradient, not a cut graph
 
         with self.guarded():
-            gradient = capture.input_gradient(self.module, run, x, score, set_rule)
+            gradient = capture.input_gradient(self.module, run, x, score, set_rule, differentiable)
         self.count(gradient=len(x))
         return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
 
@@ -243,7 +217,8 @@ class VisionModel:
         """For one batch of rows: what `look(run, score)` finds in one run of the network, and the answer of that run."""
         answers: list[Answer] = []
         with self.guarded():
-            found = look(lambda: self.forward(x, target.beside_of(rows)), noted_score(target, rows, answers))
+            run = partial(self.forward, x, target.beside_of(rows))
+            found = look(run, self._score(target, rows, answers))
         self.count(**{"gradient" if gradient else "forward": len(x)})
         return found, answers[0]
 
@@ -257,7 +232,7 @@ class VisionModel:
     def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
         """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
         results: list[Result] = []
-        self.memory_format(shape)  # settled before any hook is set
+        self.reading(shape)  # settled before any hook is set
         start, size = 0, self.rows_per_forward(n, shape)
         while start < n:
             try:
@@ -281,6 +256,8 @@ class VisionModel:
 
     def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
         """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""
+        if self.network.fixed_rows is not None:
+            return max(1, min(self.network.fixed_rows, n))
         if self.batch_size is not None:
             return max(1, min(self.batch_size, n))
         if n <= throughput.BATCHES_TO_TIME[0]:
@@ -298,7 +275,7 @@ class VisionModel:
         """Shape of the score table for one image of shape (C, *axes); found once by a run on gray, not counted."""
         key = tuple(shape)
         if key not in self._output_shapes:
-            self.memory_format(key)
+            self.reading(key)
             with self.guarded(), torch.no_grad():
                 table = scores(self.forward(torch.full((1, *key), 0.5, dtype=torch.float32)))
             outputs = table.shape[1]
@@ -369,21 +346,22 @@ class VisionModel:
                 "a scripted or traced model hides its layers (inner hooks fail or never fire): no class activation map, no "
                 "attention. Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
             )
-        key = (look, tuple(shape), *self._held, *target.asked_of_probes())
+        held = self.network.held
+        key = (look, tuple(shape), *held, *target.asked_of_probes())
         if key not in self._traces:
-            self.memory_format(shape)
+            self.reading(shape)
             if len(self._traces) == TRACES_KEPT:
                 del self._traces[next(iter(self._traces))]
             probes = (probe_images(shape) if target.probes is None else target.probes).to(self.device)
             rows = torch.arange(len(probes), device=self.device)
-            question, held = target.for_probes(rows, self.task), repeated(self._held, len(probes))
+            question = target.for_probes(rows, self.task)
 
             def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):
-                    return self.forward(x, held)
+                    return self.forward(x, repeated(held, len(x)))
 
             with self.guarded(), torch.no_grad(), probes_fit(self.device):
-                self._traces[key] = (look(self.module, run, probes, noted_score(question, rows, [])), target)
+                self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
         found: Result = self._traces[key][0]
         return found
 

@@ -57,6 +57,11 @@ class MethodInfo:
         return self.rows({**_NO_RUN, **self.parameters}) != self.rows({**_NO_RUN, **self.parameters, "channels": 1})
 
     @property
+    def black_box(self) -> bool:
+        """It only asks what the network says: no gradient, no layer and no attention is needed."""
+        return not (self.needs_gradients or self.needs_attention or "layer" in self.parameters)
+
+    @property
     def class_agnostic(self) -> bool:
         """A method of the field, no control, whose map is the same whatever class is asked."""
         return not self.uses_target and self.family != "control"
@@ -183,7 +188,11 @@ def check_parameters(info: MethodInfo, given: Iterable[str]) -> None:
     """UsageError, before any work, for a parameter that the method does not have."""
     for name in given:
         if name not in info.parameters:
-            raise UsageError(f"method {info.name!r} has no parameter {name!r}: {near_names(name, info.parameters)}")
+            known = near_names(name, info.parameters)
+            owners = [m.name for m in METHODS.values() if name in m.parameters]
+            if owners and not known.startswith("did you mean"):
+                known += f" Methods that have it: {', '.join(owners)}."
+            raise UsageError(f"method {info.name!r} has no parameter {name!r}: {known}")
 
 
 def _yes(value: bool) -> str:

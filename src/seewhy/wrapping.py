@@ -5,9 +5,11 @@ from typing import Any, Literal, get_args
 
 from PIL import Image
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from seewhy.errors import UsageError, known_name, real_number, whole_number
-from seewhy.model import PRECISIONS, Precision, VisionModel
+from seewhy.model import VisionModel
+from seewhy.network import PRECISIONS, Precision
 from seewhy.target import TASKS, Task
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -113,9 +115,9 @@ def bare(module: nn.Module) -> VisionModel:
 
 
 def unwrap(module: nn.Module) -> nn.Module:
-    """The plain module inside DataParallel, DistributedDataParallel and torch.compile."""
+    """The plain module inside DataParallel, DistributedDataParallel, torch.compile and AveragedModel."""
     while True:
-        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel | AveragedModel):
             module = module.module
         elif isinstance(getattr(module, "_orig_mod", None), nn.Module):
             module = module._orig_mod  # type: ignore[assignment]  # torch.compile's own name, checked one line above

@@ -12,21 +12,31 @@ from seewhy.capture.attention import (
     trace_attention,
 )
 from seewhy.capture.gradients import (
+    OUTSIDE,
+    WITHOUT_GRADIENTS,
     Call,
     Score,
     Site,
     activations_and_gradients,
     input_gradient,
+    integer_modules,
     where_graph_is_cut,
 )
-from seewhy.capture.outputs import detach, first_tensor, tensors
+from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
+from seewhy.capture.outputs import detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
 from seewhy.capture.tracing import look_at, output_with_edit, outputs_at, returned_by, trace
 
 __all__ = [
+    "FEW_DIGITS",
+    "OUTSIDE",
+    "WITHOUT_GRADIENTS",
+    "Activated",
+    "Activation",
     "Call",
     "Gates",
+    "Listening",
     "Map",
     "Rule",
     "Score",
@@ -41,11 +51,15 @@ __all__ = [
     "detach",
     "digest",
     "first_tensor",
+    "fixed_rows",
     "frozen",
     "gate_relus",
     "guard",
     "heads_of",
+    "in_rows",
     "input_gradient",
+    "integer_modules",
+    "joined",
     "look_at",
     "one_block",
     "output_with_edit",

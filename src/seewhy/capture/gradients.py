@@ -1,7 +1,7 @@
 """Gradients at the input and at layers, in one forward and the shortest backward that gives them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,8 @@ from seewhy.errors import RefusalError
 
 Call = Callable[[], Any]  # runs the network once and returns its output
 Score = Callable[[Any], Tensor]  # output -> (R,), one number per row
+OUTSIDE = "the forward of the network itself, outside any submodule"
+WITHOUT_GRADIENTS = "methods without gradients work: occlusion, rise, lime, kernel_shap"
 
 
 def input_gradient(
@@ -22,28 +24,40 @@ def input_gradient(
     x: Tensor,
     score: Score,
     on_graph: Callable[[Any], None] | None = None,
+    differentiable: bool = False,
 ) -> Tensor:
     """Gradient d score_r / d x_r for every row r, of x's shape (R, C, *axes) and dtype.
 
     Rows must not mix in the network (they do not in evaluation mode), so the gradient of the sum is that of each.
-    on_graph: called with the last node of the graph before the backward.
+    on_graph: called with the last node of the graph before the backward. differentiable: the gradient has a graph of its
+    own, down to the parameters that require a gradient and to x where it does.
     """
-    with frozen(module), torch.enable_grad():
-        leaf = x.detach().clone().requires_grad_()
+    with nullcontext() if differentiable else frozen(module), torch.enable_grad():
+        leaf = x if differentiable and x.requires_grad else x.detach().clone().requires_grad_()
         output = call(leaf)
         total = score(output).sum()
-        cut = None if total.requires_grad else where_graph_is_cut(module, lambda: call(leaf))
+        cut = None if total.requires_grad else where_graph_is_cut(module, lambda: call(leaf)) or OUTSIDE
     if cut is not None:
-        raise RefusalError(
-            f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an "
-            "operation without a derivative). Methods without gradients still work."
-        )
+        raise RefusalError(_no_gradient(cut))
     if on_graph is not None:
         on_graph(total.grad_fn)
-    (gradient,) = torch.autograd.grad(total, leaf, allow_unused=True)
+    gradient: Tensor | None = torch.autograd.grad(total, leaf, allow_unused=True, create_graph=differentiable)[0]
     if gradient is None:
-        raise RefusalError("the score does not depend on the input: there is no gradient to show. Check the target.")
+        cut = where_graph_is_cut(module, lambda: call(leaf))
+        if cut is not None:
+            raise RefusalError(_no_gradient(cut))
+        raise RefusalError(
+            "the score does not depend on the input, or only through operations without a derivative (integer arithmetic): "
+            f"there is no gradient to show. Check the target; {WITHOUT_GRADIENTS}."
+        )
     return gradient
+
+
+def _no_gradient(cut: str) -> str:
+    return (
+        f"no gradient reaches the input: the graph is cut at {cut} (a `detach()`, a `no_grad()` block or an operation "
+        f"without a derivative); {WITHOUT_GRADIENTS}."
+    )
 
 
 @dataclass(frozen=True)
@@ -105,21 +119,32 @@ def _keep(captured: list[Tensor | None], slot: int, site: Site, scale: float) ->
     return hook
 
 
-def where_graph_is_cut(module: nn.Module, call: Call) -> str:
-    """Run the network on an input that requires a gradient: the first module that loses it, in words."""
+def where_graph_is_cut(module: nn.Module, call: Call) -> str | None:
+    """Run the network on an input that requires a gradient: the first module that loses it, in words; None for none."""
     lost: list[str] = []
 
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             given, returned = first_tensor(inputs), first_tensor(output)
-            if given is not None and returned is not None and given.requires_grad and not returned.requires_grad:
-                lost.append(f"{name} ({type(module).__name__})")
+            if given is not None and returned is not None and given.requires_grad and not _has_derivative(returned):
+                lost.append(f"{name} ({type(module).__name__})" if name else OUTSIDE)
 
         return hook
 
     with torch.enable_grad(), ExitStack() as hooks:
         for name, submodule in module.named_modules():
             if not isinstance(submodule, torch.jit.ScriptModule):
-                hooks.callback(submodule.register_forward_hook(record(name or "the network itself")).remove)
+                hooks.callback(submodule.register_forward_hook(record(name)).remove)
         call()
-    return lost[0] if lost else "outside any submodule, in the forward of the network itself"
+    return lost[0] if lost else None
+
+
+def _has_derivative(tensor: Tensor) -> bool:
+    return tensor.requires_grad and "NotImplemented" not in (tensor.grad_fn.name() if tensor.grad_fn else "")
+
+
+def integer_modules(module: nn.Module) -> list[str]:
+    """The modules that compute with quantized integers, which have no derivative, in words."""
+    found = [(name or "the network itself", type(m)) for name, m in module.named_modules()]
+    kinds = [(name, kind) for name, kind in found if ".quantized." in kind.__module__]
+    return [f"{name} ({kind.__name__})" for name, kind in kinds if not kind.__name__.endswith("PackedParams")]

@@ -1,9 +1,10 @@
 """What a module returns: a tensor, or a tuple, list or mapping that holds tensors."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 def first_tensor(output: Any) -> Tensor | None:
@@ -40,11 +41,38 @@ def _like(mapping: Any, items: dict[Any, Any]) -> Any:
 
 def detach(output: Any) -> Any:
     """The same output without a graph."""
-    if isinstance(output, Tensor):
-        return output.detach()
-    if isinstance(output, Mapping):
-        return _like(output, {key: detach(value) for key, value in output.items()})
-    if isinstance(output, tuple | list):
-        values = [detach(value) for value in output]
-        return type(output)(*values) if hasattr(output, "_fields") else type(output)(values)
-    return output
+    return _mapped([output], lambda found: found[0].detach())
+
+
+def in_rows(module: nn.Module, x: Tensor, rows: int | None) -> Any:
+    """The output of a network for x (R, ...); in parts of exactly `rows` rows where it takes no other number.
+
+    The last part is filled up with copies of its last row, which are left out of the output again.
+    """
+    if rows is None or len(x) == rows:
+        return module(x)
+    filled = torch.cat([x, x[-1:].expand(-len(x) % rows, *x.shape[1:])])
+    parts = [module(part) for part in torch.split(filled, rows)]
+    return _mapped(parts, lambda found: torch.cat(found)[: len(x)] if found[0].shape[:1] == (rows,) else found[0])
+
+
+def fixed_rows(module: nn.Module) -> int | None:
+    """The only number of rows that an exported program takes; None where any will do."""
+    if not isinstance(module, torch.fx.GraphModule):
+        return None
+    values = [node.meta.get("val") for node in module.graph.nodes if node.op == "placeholder"]
+    shapes = [value.shape for value in values if isinstance(value, Tensor) and value.ndim > 1]
+    return shapes[0][0] if len(shapes) == 1 and isinstance(shapes[0][0], int) else None
+
+
+def _mapped(outputs: list[Any], join: Callable[[list[Tensor]], Tensor]) -> Any:
+    """One output of the form of these, with `join` of the tensors at each place."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return join(outputs)
+    if isinstance(first, Mapping):
+        return _like(first, {key: _mapped([output[key] for output in outputs], join) for key in first})
+    if isinstance(first, tuple | list):
+        values = [_mapped(list(places), join) for places in zip(*outputs, strict=True)]
+        return type(first)(*values) if hasattr(first, "_fields") else type(first)(values)
+    return first

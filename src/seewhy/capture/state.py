@@ -3,6 +3,7 @@
 import hashlib
 import operator
 import random
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from seewhy.errors import UsageError
 
 _VERSION = operator.attrgetter("_version")
 ONLY_READ_IN_EVALUATION = ("torch.nn.modules.batchnorm", "timm.layers.norm_act")  # their running statistics
@@ -21,11 +25,14 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[Version]:
     """Evaluation mode and a private random state; everything is restored, also after an exception.
 
     Restored bit-equal: the training flag of every submodule, every buffer, the global random states of torch (all
-    devices), numpy and Python, grad mode and inference mode. `.grad` is never written: only `torch.autograd.grad` is
-    used. A network that draws from torch's generators in evaluation mode draws the same for the same `seed`. Yields the
-    version of the weights.
+    devices), numpy and Python, grad mode and inference mode; tensors that a forward keeps in plain attributes. `.grad`
+    is never written: only `torch.autograd.grad` is used. A network that draws from torch's generators in evaluation mode
+    draws the same for the same `seed`. What was compiled runs as it was written. Yields the version of the weights.
+    UsageError for weights without values: of a lazy module that never ran, or on the device "meta".
     """
     with ExitStack() as stack:
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled; compiled code has forgotten its modules
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for kind in ("cpu", "cuda", "mps"):  # the precision is ours to choose, not that of the code around the call
@@ -52,6 +59,7 @@ class _State:
     def __init__(self, module: nn.Module) -> None:
         self._training: list[nn.Module] = []
         self._stores: list[tuple[dict[str, Any], dict[str, Any]]] = []  # a module's own tensors, and what they were
+        self._kept: list[tuple[dict[str, Any], dict[str, Tensor]]] = []  # tensors in plain attributes, and all of these
         self._empty: list[dict[str, Any]] = []  # buffers of modules that have none, and shall have none afterwards
         tensors: list[Tensor | None] = []
         modules: list[nn.Module] = []
@@ -66,14 +74,18 @@ class _State:
             waiting.extend(m._modules.values())
             tensors.extend(m._parameters.values())
             tensors.extend(m._buffers.values())
-            if m.training:
+            if getattr(m, "training", False):  # frozen scripted code has no such flag
                 self._training.append(m)
             if isinstance(m, torch.jit.ScriptModule):
                 continue  # it keeps its tensors elsewhere, out of reach
+            if _may_keep(m):
+                self._kept.append((m.__dict__, _tensors(m.__dict__)))
             if not m._buffers:
                 self._empty.append(m._buffers)
             elif not _writes_nothing(m):
                 self._stores.append((m._buffers, dict(m._buffers)))
+        if any(t is not None and (t.is_meta or is_lazy(t)) for t in tensors):
+            raise UsageError(_without_values(module))
         self.version: Version = self._versions([t for t in tensors if t is not None], modules)
 
     def _versions(self, tensors: list[Tensor], modules: list[nn.Module]) -> Version:
@@ -109,8 +121,36 @@ class _State:
         for store, originals in self._stores:
             store.clear()
             store.update(originals)
+        for own, before in self._kept:
+            for name in _tensors(own):
+                del own[name]
+            own.update(before)
         for m in self._training:
             m.training = True
+
+
+def _tensors(own: dict[str, Any]) -> dict[str, Tensor]:
+    return {name: value for name, value in own.items() if isinstance(value, Tensor)}
+
+
+def _may_keep(m: nn.Module) -> bool:
+    """Whether its forward can write to plain attributes: torch's own layers do so by their hooks alone (weight norm)."""
+    return bool(m._forward_pre_hooks or m._forward_hooks) or not type(m).__module__.startswith("torch.nn.modules")
+
+
+def _without_values(module: nn.Module) -> str:
+    named = [*module.named_parameters(), *module.named_buffers()]
+    lazy = [name for name, tensor in named if is_lazy(tensor)]
+    if lazy:
+        return (
+            f"{len(lazy)} weights of this network are not made yet ({', '.join(lazy[:3])}): its lazy modules learn their "
+            "shapes from a first input. Run it once on one of yours, module(x)."
+        )
+    meta = [name for name, tensor in named if tensor.is_meta]
+    return (
+        f"{len(meta)} weights of this network lie on the device 'meta' and have no values ({', '.join(meta[:3])}): load "
+        "them first, e.g. module.load_state_dict(state, assign=True)."
+    )
 
 
 def _writes_nothing(m: nn.Module) -> bool:

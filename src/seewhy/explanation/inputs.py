@@ -42,7 +42,10 @@ class Shown:
 def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]]:
     """(N, C, *axes) float32 and a description per image. UsageError or ImageError, before any work, where that fails."""
     if isinstance(images, Tensor):
-        return _checked(images, model), [Shown(f"image {i}", "", (), None) for i in range(len(images))]
+        x = _checked(images, model)
+        bands = x.shape[1] if x.ndim == 4 else 1
+        notes = () if bands in (1, 3) else (f"pictures show the first {3 if bands > 3 else 1} of its {bands} channels",)
+        return x, [Shown(f"image {i}", "", notes, None) for i in range(len(x))]
     sources = list(images) if isinstance(images, list | tuple) else [images]
     if not sources:
         raise UsageError("no image was given.")
@@ -79,6 +82,8 @@ def _checked(images: Tensor, model: VisionModel) -> Tensor:
         raise UsageError(f"no image was given: a tensor of shape {tuple(images.shape)} has no pixels.")
     if not images.is_floating_point():
         raise UsageError(f"images must be float in [0, 1]; got {images.dtype}. For 8-bit pixels: images.float() / 255.")
+    if images.is_meta:
+        raise UsageError("images lie on the device 'meta': they have no pixels.")
     x = images.detach().clone().float()  # outside inference mode a clone is an ordinary tensor again
     low, high = (float(v) for v in torch.aminmax(x))  # one pass; NaN and infinity show in them
     if not math.isfinite(low) or not math.isfinite(high):

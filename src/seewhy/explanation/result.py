@@ -23,7 +23,7 @@ from seewhy.explanation.inputs import Shown
 from seewhy.registry import METHODS
 
 EIGHT_BIT = 1e-6  # largest difference between a pixel and what its 8-bit picture gives back, for the picture to do
-PER_ROW_VALIDITY = ("gradient_norm", "probability")
+PER_ROW_VALIDITY = ("gradient_norm", "probability", "float32_rank_correlation")
 
 
 class Status(StrEnum):

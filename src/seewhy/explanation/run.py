@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from seewhy import capture, runfolder
 from seewhy.beside import check_beside
-from seewhy.errors import UsageError
+from seewhy.errors import RefusalError, UsageError
+from seewhy.explanation.ending import logits_in_words, scale_of, warnings_of
 from seewhy.explanation.inputs import Images, Shown, read_inputs
+from seewhy.explanation.precision import Agreement, compare, few_digits
 from seewhy.explanation.progress import drawn_progress
 from seewhy.explanation.questions import ask, describe
 from seewhy.explanation.result import Explanation, Status, sha256
 from seewhy.methods import Maps
-from seewhy.model import PRECISIONS, VisionModel
-from seewhy.registry import MethodInfo, check_parameters, find_method, forecast
+from seewhy.model import VisionModel
+from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve, stand_in
 from seewhy.wrapping import bare
 
@@ -57,6 +59,8 @@ def explain(
     model = model if isinstance(model, VisionModel) else bare(model)
     with torch.inference_mode(False):
         x, sources = read_inputs(model, images)
+        if params.get("differentiable") and isinstance(images, Tensor) and images.requires_grad:
+            x = images.float()  # the map's graph leads to the user's own tensor, not to a copy
 
         def rows() -> int:
             return sum(rows_per_image(model, info, x.shape[1:], target, layer, params)) * len(x)
@@ -79,24 +83,31 @@ def explain_inputs(
     """explain() for images that are read already: several methods on the same images decode them once."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
     given = check_beside(model.module, beside, len(x))
-    with torch.inference_mode(False), model.holding(given):
+    _check_integers(model, info)
+    differentiable = bool(params.get("differentiable"))
+    with torch.inference_mode(False), torch.set_grad_enabled(differentiable), model.holding(given):
         index, question = ask(model, x, target, given)
         x_rows = x if index == list(range(len(x))) else x[index]
         begun = time.perf_counter()
         with model.guarded(seed) as version:
-            maps = _run(model, x_rows, question.on(question.scale or info.scale), info, keywords)
+            question = question.on(scale_of(model, x.shape[1:], question, info.scale))
+            maps = _run(model, x_rows, question, info, keywords)
         seconds = time.perf_counter() - begun
         status = _status(info, maps)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
-        raw, empty = maps.raw.detach(), [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
+        agreement = _agreement(model, info, x_rows, maps, keywords, target, layer, params)
+        raw, empty = (
+            maps.raw if params.get("differentiable") else maps.raw.detach(),
+            [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)],
+        )
         if empty:
-            raw[empty] = 0
+            raw = raw.index_fill(0, torch.tensor(empty, device=raw.device), 0)
         targets = [describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=info.name,
             parameters=_parameters(info, {**keywords, **maps.parameters}),
             raw=raw.to(device),
-            images=x.to(device),
+            images=x.detach().to(device),
             image_index=index,
             targets=targets,
             target_text=[described["text"] for described in targets],
@@ -104,7 +115,7 @@ def explain_inputs(
             predictions=_predictions(model, p, len(raw)),
             status=status,
             evidence={name: values.detach().to(device) for name, values in maps.evidence.items()},
-            validity=_validity(model, info, maps, p),
+            validity=_validity(model, info, x.shape[1:], maps, p, agreement),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
@@ -131,6 +142,17 @@ def check_call(info: MethodInfo, target: Any, layer: Any, seed: int, params: dic
             raise UsageError(f"method {info.name!r} explains the input: it takes no layer.")
         keywords["layer"] = layer
     return keywords
+
+
+def _check_integers(model: VisionModel, info: MethodInfo) -> None:
+    """RefusalError, before any work, for a method that looks into a network that computes with integers."""
+    found = [] if info.black_box else capture.integer_modules(model.module)
+    if found:
+        others = ", ".join(m.name for m in METHODS.values() if m.black_box and m.family != "control")
+        raise RefusalError(
+            f"this network computes with quantized integers at {', '.join(found[:3])}: no derivative exists there, and "
+            f"{info.name} is refused. Methods that only ask what the network says work: {others}."
+        )
 
 
 def rows_per_image(
@@ -207,9 +229,33 @@ def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int]) -> dict[s
     return evidence
 
 
-def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None) -> dict[str, Any]:
+def _agreement(
+    model: VisionModel,
+    info: MethodInfo,
+    x: Tensor,
+    maps: Maps,
+    keywords: dict[str, Any],
+    target: Any,
+    layer: LayerChoice,
+    params: dict[str, Any],
+) -> Agreement | None:
+    """With the maps in float32, where these were computed with fewer digits."""
+    if few_digits(model, x.shape[1:]) is None or info.family == "control":
+        return None
+    rows = sum(rows_per_image(model, info, x.shape[1:], target, layer, params))
+    return compare(model, info, x, maps, keywords, rows)
+
+
+def _validity(
+    model: VisionModel,
+    info: MethodInfo,
+    shape: Sequence[int],
+    maps: Maps,
+    p: Tensor | None,
+    agreement: Agreement | None,
+) -> dict[str, Any]:
     """What can differ in a map that we do give, each with its reason."""
-    approximations = [*maps.notes]
+    approximations, ending = [*maps.notes], model.reading(shape).ending
     if maps.layer is not None and maps.layer.trunk is False:
         approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
     if maps.layer is not None and maps.layer.in_place is False:
@@ -218,22 +264,26 @@ def _validity(model: VisionModel, info: MethodInfo, maps: Maps, p: Tensor | None
         approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
     if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
         approximations.append("the path integral of at least one row is not converged: see its evidence")
-    digits = PRECISIONS[model.precision] if model.precision != "float32" else model.dtype
-    if info.uses_target and not info.needs_gradients and digits in (torch.bfloat16, torch.float16):
+    digits = few_digits(model, shape)
+    precision = str(digits or model.dtype or torch.float32).removeprefix("torch.")
+    if info.uses_target and not info.needs_gradients and digits is not None:
         lost = f"{100 * torch.finfo(digits).eps:.1g} %"
-        approximations.append(
-            f"scores have few digits in {model.precision}: differences below {lost} of a score are lost"
-        )
+        approximations.append(f"scores have few digits in {precision}: differences below {lost} of a score are lost")
     slope = maps.evidence.get("gradient_norm")
-    return {
+    found = {
         "target_used": info.uses_target,
         "target_used_reason": _why_no_target(info),
-        "warning": info.warning,
-        "precision": model.precision,
+        "warning": "; ".join(filter(None, [info.warning, *warnings_of(model, ending, maps, p)])),
+        "precision": precision,
+        "logits": logits_in_words(ending),
         "approximations": approximations,
         "gradient_norm": _finite(slope, len(maps.raw)),
         "probability": _finite(_target_probability(maps, p), len(maps.raw)),
     }
+    if agreement is not None:
+        approximations.append(agreement.words)
+        found["float32_rank_correlation"] = agreement.correlation
+    return found
 
 
 def _why_no_target(info: MethodInfo) -> str:

@@ -59,6 +59,9 @@ def evidence(record: Record) -> list[str]:
         return [f"{MEANING[Status(record['status'])].capitalize()}."]
     numbers, warning = record["evidence"], record["validity"].get("warning")
     sentences = [f"Careful: {warning}."] if warning else []
+    if record["validity"].get("logits"):
+        logits = record["validity"]["logits"]
+        sentences.append(f"{logits[0].upper()}{logits[1:]}.")
     if record["layer"] or _coarse(record):
         sentences.append(_cells(record))
     sentences += _checks(record, numbers)

@@ -17,7 +17,8 @@ from seewhy.loading.labels import read_labels
 from seewhy.loading.lite0 import load_lite0
 from seewhy.loading.timm_models import load_timm
 from seewhy.loading.torchvision_models import load_torchvision
-from seewhy.model import Precision, VisionModel
+from seewhy.model import VisionModel
+from seewhy.network import Precision
 from seewhy.target import Task
 from seewhy.wrapping import Framing, wrap
 

@@ -125,7 +125,10 @@ class _Counted(nn.Module):
     def forward(self, z: Tensor) -> Any:
         with_gradient = torch.is_grad_enabled() and z.requires_grad
         self._model[0].count(**{"gradient" if with_gradient else "forward": len(z)})
-        return self.inner(z if self._model[0].dtype is None else z.to(self._model[0].dtype))
+        network = self._model[0].network
+        outputs = network.run(z, {})
+        table = network.logits(outputs)
+        return outputs if table is None else table
 
 
 def _attribute(

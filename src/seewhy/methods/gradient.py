@@ -37,21 +37,24 @@ from seewhy.target import Target
     not_for="saturated outputs: the gradient is 0 where the feature still counts (Sundararajan 2017, section 2.1)",
     randomization="passes: the map changes with the weights and with the labels (Adebayo 2018)",
 )
-def gradient(model: VisionModel, images: Tensor, target: Target, *, channels: Channels = "sum") -> Maps:
+def gradient(
+    model: VisionModel, images: Tensor, target: Target, *, channels: Channels = "sum", differentiable: bool = False
+) -> Maps:
     """How the score changes with each pixel, to first order.
 
     M = dS / dx, (N, C, *axes) in score per pixel unit (pixels in [0, 1]); then channels by `channels`: `max_abs` is the
     paper's picture, the signed `sum` our default because it is linear in the score. Zero where the network is saturated.
-    Evidence: gradient_norm, the L2 norm over pixels and channels.
+    differentiable: the map keeps a graph, to images that require a gradient and to such parameters, for attacks and for
+    training on maps. Evidence: gradient_norm, the L2 norm over pixels and channels.
     """
     check_channels(channels)
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
-        slope, answer = model.input_gradients(images[part], chosen, rows)
+        slope, answer = model.input_gradients(images[part], chosen, rows, differentiable=differentiable)
         evidence = {"gradient_norm": norm(slope)}
         return Maps(reduce_channels(slope, channels), answer.target, answer.values, table(answer.outputs), evidence)
 
-    return by_groups(model, images, target, run)
+    return by_groups(model, images, target, run, differentiable)
 
 
 @method(
@@ -73,23 +76,24 @@ def gradient_x_input(
     *,
     baseline: str | Tensor = "normalization_mean",
     channels: Channels = "sum",
+    differentiable: bool = False,
 ) -> Maps:
     """The gradient weighted by how far each pixel is from "nothing": one step of Integrated Gradients.
 
     M = (x - x') dS/dx, x' the baseline in pixel space, in score units. The paper multiplies with the network's own
     input, which is zero at the color that the normalization maps to zero: our default baseline; black is another map.
-    Evidence: gradient_norm, the L2 norm of dS/dx.
+    differentiable: as in gradient. Evidence: gradient_norm, the L2 norm of dS/dx.
     """
     check_channels(channels)
     start = background(model, images, baseline)
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
-        slope, answer = model.input_gradients(images[part], chosen, rows)
+        slope, answer = model.input_gradients(images[part], chosen, rows, differentiable=differentiable)
         shares = (images[part].to(model.device) - start[part]) * slope
         evidence = {"gradient_norm": norm(slope)}
         return Maps(reduce_channels(shares, channels), answer.target, answer.values, table(answer.outputs), evidence)
 
-    return by_groups(model, images, target, run)
+    return by_groups(model, images, target, run, differentiable)
 
 
 @method(
@@ -112,6 +116,7 @@ def smooth_grad(
     samples: int = 50,
     noise: float = 0.15,
     channels: Channels = "sum",
+    differentiable: bool = False,
     seed: int = 0,
 ) -> Maps:
     """Gradient averaged over noisy copies of the image: less of the network's fine roughness.
@@ -120,9 +125,10 @@ def smooth_grad(
     are averaged (the magnitude is taken afterwards, for pictures), the class stays that of the clean image, noisy pixels
     are not clipped. All images share the draws e_k / sigma, so an image's map does not depend on its neighbors.
     Evidence: gradient_norm; sampling_error, half the relative L1 distance between the means of the even and the odd
-    samples, an estimate of the Monte Carlo error of the map. UsageError for samples < 2 or noise < 0.
+    samples, an estimate of the Monte Carlo error of the map. differentiable: as in gradient; memory then grows with the
+    samples. UsageError for samples < 2 or noise < 0.
     """
-    return _over_noise(model, images, target, samples, noise, channels, seed, lambda g: g)
+    return _over_noise(model, images, target, samples, noise, channels, seed, lambda g: g, differentiable)
 
 
 @method(
@@ -218,6 +224,7 @@ def _over_noise(
     channels: str,
     seed: int,
     of: Callable[[Tensor], Tensor],
+    differentiable: bool = False,
 ) -> Maps:
     """The mean of `of(gradient)` over noisy copies, with the error of that mean."""
     check_channels(channels)
@@ -226,14 +233,16 @@ def _over_noise(
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part].to(model.device)
         settled, values, outputs = clean_run(model, x, chosen, rows)
-        sums = _sums_over_noise(model, x, settled, noise, samples, seed, lambda slope, _: of(slope)[None])[0]
+        sums = _sums_over_noise(
+            model, x, settled, noise, samples, seed, lambda slope, _: of(slope)[None], differentiable
+        )[0]
         mean = sums.sum(0) / samples
         raw = reduce_channels(mean, channels)
         even, odd = (reduce_channels(half, channels) for half in sums / _halves(samples, sums, 0))
         evidence = {"gradient_norm": norm(mean), "sampling_error": sampling_error(even, odd, raw)}
         return Maps(raw, settled, values, outputs, evidence)
 
-    return by_groups(model, images, target, run)
+    return by_groups(model, images, target, run, differentiable)
 
 
 def _check_noise(samples: int, noise: float) -> None:
@@ -255,6 +264,7 @@ def _sums_over_noise(
     samples: int,
     seed: int,
     statistics: Callable[[Tensor, Tensor], Tensor],
+    differentiable: bool = False,
 ) -> Tensor:
     """(P, 2, g, C, *axes): sums of `statistics(gradient, image) -> (P, R, C, *axes)` over the even and the odd samples.
 
@@ -276,7 +286,7 @@ def _sums_over_noise(
         for k in [k for k in draws if k < int(sample[0])]:
             del draws[k]
         noisy = x[images] + per_image(spread[images], x) * torch.stack([draw(k) for k in sample.tolist()])
-        slope, _ = model.input_gradients(noisy, target, images)
+        slope, _ = model.input_gradients(noisy, target, images, differentiable=differentiable)
         found = statistics(slope, images)
         if not sums:
             sums.append(torch.zeros(len(found), 2 * len(x), *x.shape[1:], dtype=torch.float32, device=x.device))

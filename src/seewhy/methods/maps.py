@@ -49,14 +49,26 @@ def join(parts: Sequence[Maps]) -> Maps:
     )
 
 
-def by_groups(model: VisionModel, images: Tensor, target: Target, run: Callable[[slice, Target, Tensor], Maps]) -> Maps:
-    """`run(part, target, rows)` on groups of at most one batch, joined; in a group, row r is its r-th image."""
+def by_groups(
+    model: VisionModel,
+    images: Tensor,
+    target: Target,
+    run: Callable[[slice, Target, Tensor], Maps],
+    differentiable: bool = False,
+) -> Maps:
+    """`run(part, target, rows)` on groups of at most one batch, joined; in a group, row r is its r-th image.
+
+    differentiable: what is computed with the images keeps its graph.
+    """
 
     def group(part: slice) -> Maps:
         chosen = torch.arange(part.start, part.stop)
-        return run(part, target.select(chosen), torch.arange(len(chosen), device=model.device))
+        with torch.set_grad_enabled(differentiable):
+            return run(part, target.select(chosen), torch.arange(len(chosen), device=model.device))
 
-    return join(model.in_batches(len(images), images.shape[1:], group))
+    parts = model.in_batches(len(images), images.shape[1:], group)
+    with torch.set_grad_enabled(differentiable):
+        return join(parts)
 
 
 def clean_run(model: VisionModel, images: Tensor, target: Target, rows: Tensor) -> tuple[Target, Tensor, Tensor | None]:

@@ -81,7 +81,7 @@ def load_model(
     import torch
 
     import seewhy as sw
-    from seewhy.model import PRECISIONS
+    from seewhy.network import PRECISIONS
 
     known_name("precision", precision, PRECISIONS)
     try:
