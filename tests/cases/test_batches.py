@@ -10,8 +10,7 @@ from cases.nets import QUICK, BatchStatistics, folded, squeezed
 from nets import MEAN, STD, images, small_memory, tiny_cnn, tiny_residual, tiny_vit
 from seewhy.registry import METHODS
 
-FORWARD = ["occlusion", "rise", "score_cam", "ablation_cam", "lime"]
-SEVERAL = ["gradient", "smooth_grad", "integrated_gradients", "grad_cam", *FORWARD]
+SEVERAL = ["gradient", "smooth_grad", "integrated_gradients", "grad_cam", "occlusion", "score_cam"]
 each_method = pytest.mark.parametrize("method", SEVERAL)
 
 
@@ -80,8 +79,8 @@ def test_the_same_images_in_another_order_have_the_same_maps_in_that_order(order
 # row 20
 
 
-@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients", "score_cam", "occlusion"])
-@pytest.mark.parametrize("build", [tiny_cnn, tiny_residual, tiny_vit])
+@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients", "occlusion"])
+@pytest.mark.parametrize("build", [tiny_residual, tiny_vit])
 def test_an_image_with_wild_values_changes_no_map_and_no_picture_of_the_others(method, build):
     model, x = wrapped(build()), images(4)
     x[2] = (x[2] > 0.5).float()  # black and white

@@ -181,7 +181,7 @@ def test_a_probability_beside_an_infinite_logit_is_not_finite_and_not_called_the
 # row 35
 
 
-@pytest.mark.parametrize("factor", [1e-9, 1e-20, 1e-30])
+@pytest.mark.parametrize("factor", [1e-9, 1e-30])
 @pytest.mark.parametrize("method", ["gradient", "gradient_x_input", "grad_cam", "integrated_gradients"])
 @pytest.mark.parametrize("build", [tiny_cnn, tiny_vit])
 def test_a_map_of_tiny_numbers_keeps_them_exactly_and_is_drawn_like_the_large_one(factor, method, build):

@@ -52,7 +52,9 @@ def test_the_first_box_is_the_default_and_its_place_and_class_are_said():
     net, x = detector(), images(2)
     e, asked = explain(x), explain(x, target=sw.target.box(0))
     assert torch.equal(e.raw, asked.raw)
-    for i, found in enumerate(net(x)):
+    with torch.no_grad():
+        detections = net(x)
+    for i, found in enumerate(detections):
         best = int(found["scores"].argmax())
         assert float(e.scores[i]) == pytest.approx(float(found["scores"][best]), abs=1e-5)
         assert e.targets[i]["box"] == pytest.approx(found["boxes"][best].tolist(), abs=1e-3)

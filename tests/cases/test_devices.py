@@ -52,7 +52,7 @@ FEW_DIGITS = {
 
 
 @pytest.mark.parametrize("kind", FEW_DIGITS)
-@pytest.mark.parametrize("method", ["gradient", "grad_cam", "integrated_gradients", "score_cam"])
+@pytest.mark.parametrize("method", ["grad_cam", "integrated_gradients"])
 @pytest.mark.parametrize("build", [tiny_cnn, tiny_residual, tiny_vit])
 def test_a_network_of_few_digits_has_finite_float32_maps_that_rank_as_the_float32_ones(kind, method, build):
     if " " in kind and build is not tiny_cnn:
@@ -114,9 +114,7 @@ def test_a_network_without_weights_on_the_meta_device_is_an_error_that_names_it(
 # wrappers (theme 12)
 
 
-@pytest.mark.parametrize(
-    "kind", ["DataParallel", "compiled", "compiled and run", "averaged", "traced by fx", "sequential"]
-)
+@pytest.mark.parametrize("kind", ["DataParallel", "compiled and run", "averaged", "traced by fx", "sequential"])
 @pytest.mark.parametrize("method", ["gradient", "grad_cam"])
 def test_a_wrapped_network_has_the_maps_of_the_plain_one(kind, method):
     net = tiny_cnn()
@@ -160,7 +158,7 @@ EXPORTED = pytest.mark.xfail(strict=True, reason="exported programs are being bu
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", ["scripted", "traced", "exported"])
-@pytest.mark.parametrize("method", [*INPUT, *BLACK_BOX])
+@pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "occlusion", "lime"])
 def test_a_network_whose_inside_is_hidden_has_the_input_maps_of_the_eager_one(kind, method):
     e, plain = explain(hidden(kind), method), explain(tiny_cnn(), method)
     assert close(e.raw, plain.raw, 1e-4)

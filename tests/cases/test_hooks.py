@@ -30,13 +30,10 @@ def test_an_in_place_network_has_the_maps_of_its_out_of_place_twin(build, method
 
 
 @pytest.mark.parametrize("how", ["relu_", "leaky_relu", "clamp_", "slice", "view", "masked", "add"])
-@pytest.mark.parametrize("method", ["hires_cam", "grad_cam_pp", "eigen_cam", "score_cam", "guided_grad_cam"])
+@pytest.mark.parametrize("method", ["hires_cam", "score_cam"])
 def test_what_a_layer_returned_is_changed_in_place_afterwards_in_every_way(how, method):
-    given = {} if method == "eigen_cam" else {"target": 1}
     for layer in ("conv1", "conv2"):
-        inplace, twin = (
-            sw.explain(sw.wrap(changes_after(how, on)), images(2), method, layer=layer, **given) for on in (True, False)
-        )
+        inplace, twin = (explain(changes_after(how, on), method, layer=layer) for on in (True, False))
         assert inplace.layer == layer
         assert inplace.status == twin.status
         assert torch.allclose(inplace.raw, twin.raw, atol=1e-6 * float(twin.raw.abs().max()))

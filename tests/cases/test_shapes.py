@@ -13,6 +13,7 @@ from nets import images, linear, seeded, signal, tiny_cnn, volume
 INPUT = ["gradient", "smooth_grad", "integrated_gradients", "occlusion", "rise", "lime"]
 LAYER = ["grad_cam", "score_cam", "layer_cam"]
 each_method = pytest.mark.parametrize("method", [*INPUT, *LAYER])
+each_kind = pytest.mark.parametrize("method", ["gradient", "occlusion", "integrated_gradients", "grad_cam"])
 
 
 def explain(net, x, method, target=1, **given):
@@ -72,8 +73,8 @@ def test_a_coarse_map_of_a_wide_or_tall_image_is_not_transposed(size, method):
 # row 41
 
 
-@pytest.mark.parametrize("size", [(60, 1), (1, 60), (60, 2)])
-@each_method
+@pytest.mark.parametrize("size", [(60, 1), (1, 60)])
+@each_kind
 def test_an_axis_of_one_pixel_is_kept(size, method):
     e = explain(tiny_cnn(), images(2, size=size), method)
     assert e.maps.shape == (2, *size)
@@ -90,11 +91,10 @@ def test_an_image_that_one_cell_covers_is_refused_by_layer_methods_and_has_a_gra
     assert sw.explain(tiny_cnn(), images(1, size=size), "gradient", 1).raw.shape == (1, *size)
 
 
-@pytest.mark.parametrize("length", [40, 41, 7])
-@pytest.mark.parametrize("channels", [2])
-@each_method
-def test_a_signal_has_a_map_of_one_axis(method, length, channels, tmp_path):
-    e = explain(signal(), images(2, channels=channels, size=(length,)), method)
+@pytest.mark.parametrize("length", [40, 7])
+@each_kind
+def test_a_signal_has_a_map_of_one_axis(method, length, tmp_path):
+    e = explain(signal(), images(2, channels=2, size=(length,)), method)
     assert e.raw.shape == (2, length if method in INPUT else -(-length // 2))
     assert e.maps.shape == (2, length)
     for draw in (e.heatmap, e.overlay):
@@ -185,8 +185,8 @@ def test_a_reader_of_text_lines_that_halves_its_height_only_is_taken_at_its_last
 # row 43
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4, 12])
-@each_method
+@pytest.mark.parametrize("channels", [1, 12])
+@each_kind
 def test_any_number_of_channels_has_maps_and_a_picture_of_its_first_bands(channels, method, tmp_path):
     x = images(2, channels=channels)
     e = explain(tiny_cnn(channels=channels), x, method)

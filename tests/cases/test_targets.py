@@ -130,7 +130,7 @@ def a_region():
     return mask
 
 
-@pytest.mark.parametrize("method", [*GRADIENT, "occlusion", "score_cam"])
+@pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
 @pytest.mark.parametrize("form", ["one mask", "boolean", "integers", "a mask per image"])
 def test_a_region_of_a_segmentation_network_is_the_sum_over_its_mask(method, form):
     model, x, mask, k = sw.wrap(tiny_unet(), task="segmentation", batch_size=3), images(2), a_region(), 2

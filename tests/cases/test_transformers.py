@@ -40,12 +40,10 @@ def built(kind):
 
 
 @pytest.mark.parametrize("kind", kinds(GRIDS))
-@pytest.mark.parametrize("method", ["grad_cam", "score_cam", "attention_rollout", "transformer_attribution"])
+@pytest.mark.parametrize("method", ["grad_cam", "attention_rollout"])
 def test_the_grid_of_a_transformer_is_found_whatever_stands_before_it(kind, method):
     net, size = built(kind)
-    grid, _, class_token = GRIDS[kind]
-    if method == "transformer_attribution" and not class_token:
-        return
+    grid = GRIDS[kind][0]
     e = sw.explain(
         sw.wrap(net), images(2, size=size), method, **({} if method == "attention_rollout" else {"target": 1})
     )
@@ -113,8 +111,8 @@ def test_tokens_that_lie_on_no_grid_are_refused_with_their_number():
 # row 45
 
 
-@pytest.mark.parametrize("registers", [0, 1, 4])
-@pytest.mark.parametrize("method", ["grad_cam", "layer_cam", "grad_cam_pp"])
+@pytest.mark.parametrize("registers", [0, 4])
+@pytest.mark.parametrize("method", ["grad_cam", "layer_cam"])
 def test_the_last_block_of_a_class_token_transformer_is_refused_with_a_better_one_and_never_blank(registers, method):
     net = tiny_vit(registers=registers)
     for layer in ("blocks.1", "norm", net.blocks[1], ["blocks.1"]):
