@@ -93,15 +93,6 @@ def dead():
     return net
 
 
-@pytest.mark.parametrize("method", GRADIENT)
-def test_a_dead_relu_is_a_zero_gradient(method):
-    given = {"layer": "bn2"} if method == "grad_cam" else {}  # at the dead layer itself; after it A = 0, so constant
-    e = explain(wrapped(dead()), images(2), method, target=1, **given)
-    assert e.status == [sw.Status.ZERO_GRADIENT] * 2
-    assert not e.raw.any()
-    assert all(shown.shape[:2] == (32, 32) for shown in pictures_of(e))
-
-
 def test_the_same_value_everywhere_is_constant():
     net = linear()
     net.fc.weight.data[2] = 0.01
@@ -140,15 +131,6 @@ def test_maps_of_a_linear_network_are_its_weights():
     assert torch.allclose(explain(sw.wrap(net), x, "integrated_gradients", 3).raw, (weights * x).sum(1), atol=1e-5)
 
 
-def test_a_peak_lands_where_it_is_in_a_wide_image():
-    net = linear(pixels=3 * 64 * 96)
-    net.fc.weight.data.zero_()
-    net.fc.weight.data[0].view(3, 64, 96)[:, 10, 80] = 1
-    e = explain(sw.wrap(net), images(1, size=(64, 96)), "gradient", 0)
-    assert e.raw.shape == e.maps.shape == (1, 64, 96)
-    assert divmod(int(e.maps[0].argmax()), 96) == (10, 80)
-
-
 # -- targets ----------------------------------------------------------------------------------------------------------------
 
 
@@ -162,26 +144,6 @@ def test_a_target_count_that_is_not_the_number_of_images_names_both(method, give
 def test_a_count_of_lists_that_is_not_the_number_of_images_names_both():
     with pytest.raises(sw.UsageError, match=r"2 lists.* 3 images"):
         explain(wrapped(), images(3), "gradient", [[0], [1]])
-
-
-@each_method
-def test_a_list_of_targets_equals_the_single_calls(method):
-    model, x = wrapped(), images(3)
-    e = explain(model, x, method, [3, 0, 4])
-    assert [t["index"] for t in e.targets] == [3, 0, 4]
-    for i, k in enumerate((3, 0, 4)):
-        single = explain(model, x[i : i + 1], method, k)
-        assert torch.allclose(e.raw[i], single.raw[0], atol=1e-6)
-        assert e.target_text[i] == single.target_text[0]
-
-
-@each_method
-def test_one_target_is_applied_to_all_images(method):
-    model, x = wrapped(), images(3)
-    wanted = explain(model, x, method, [2, 2, 2])
-    as_target = sw.target.probability(2) if METHODS[method].scale == "probability" else sw.target.logit(2)
-    for given in (2, np.int64(2), torch.tensor(2), (2, 2, 2), torch.tensor([2, 2, 2]), "2", as_target):
-        assert torch.equal(explain(model, x, method, given).raw, wanted.raw)
 
 
 @each_method
@@ -224,26 +186,6 @@ def test_a_multi_label_network_is_explained_for_every_class_that_it_sees(method)
     assert [t["index"] for t in explain(wrapped(net, task="multilabel"), images(2), method).targets] == [3, 3]
 
 
-@pytest.mark.parametrize("flat", [False, True], ids=["(N, 1)", "(N,)"])
-@pytest.mark.parametrize("method", GRADIENT)
-def test_the_two_classes_of_a_binary_network_are_exact_negatives(flat, method):
-    class OneLogit(Cnn):
-        def forward(self, x):
-            out = super().forward(x)
-            return out[:, 0] if flat else out
-
-    model, x = wrapped(seeded(OneLogit)(classes=1), task="binary"), images(2)
-    no, yes = (explain(model, x, method, k) for k in (0, 1))
-    assert torch.equal(no.raw, -yes.raw)
-    assert torch.equal(no.scores, -yes.scores)
-    logit = model.predict(x)[:, 0]
-    assert torch.allclose(yes.scores, logit, atol=1e-6)
-    predicted = explain(model, x, method)
-    assert [t["index"] for t in predicted.targets] == (logit > 0).long().tolist()
-    with pytest.raises(sw.UsageError, match="2 classes"):
-        explain(model, x, method, 2)
-
-
 @pytest.mark.parametrize("method", ALL)
 def test_a_regression_network_is_explained_by_its_output(method):
     model = wrapped(seeded(Cnn)(classes=1), task="regression")
@@ -251,13 +193,6 @@ def test_a_regression_network_is_explained_by_its_output(method):
     assert torch.allclose(e.scores, model.predict(images(2))[:, 0], atol=1e-6)
     assert e.target_text == ["the output"] * 2
     assert e.predictions == [[], []]
-
-
-@pytest.mark.parametrize("method", [*GRADIENT, "edge_map"])
-@pytest.mark.parametrize("target", [1, None, [1, 1], "1"])
-def test_a_class_asked_of_a_segmentation_network_shows_the_recipe(method, target):
-    with pytest.raises(sw.UsageError, match=r"sw\.target\.region\(mask, k\)"):
-        explain(sw.wrap(tiny_unet(), task="segmentation"), images(2), method, target)
 
 
 @pytest.mark.parametrize("method", GRADIENT)
@@ -562,17 +497,6 @@ def test_a_volume_has_a_map_of_three_axes(method, tmp_path):
     again = sw.read_explanation(e.save(tmp_path / "run"))
     assert torch.equal(again.raw, e.raw)
     assert torch.equal(again.maps, e.maps)
-
-
-@each_method
-def test_a_hot_slice_stays_the_hot_slice(method):
-    if method != "gradient":
-        pytest.skip("a closed form of the gradient")
-    net = linear(pixels=16 * 8 * 8)
-    net.fc.weight.data.zero_()
-    net.fc.weight.data[0].view(16, 8, 8)[11] = torch.rand(8, 8) + 1
-    e = explain(net, images(1, channels=1, size=(16, 8, 8)), method, 0)
-    assert int(e.raw[0].sum((1, 2)).argmax()) == 11
 
 
 @each_method

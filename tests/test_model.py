@@ -181,21 +181,6 @@ def test_no_forward_has_more_rows_than_the_batch_size(method, batch_size, n):
     assert largest_batch(net, lambda: explain(model, x, method)) <= max(batch_size, probes)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_peak_rows_of_integrated_gradients_are_the_batch_size_for_16_and_512_steps(n):
-    net, x = tiny_cnn(), images(n)
-    model = sw.wrap(net, batch_size=8)
-    peaks, maps = [], []
-    for steps in (16, 512):
-        given = {"rule": "midpoint", "steps": steps}
-        peaks.append(
-            largest_batch(net, lambda given=given: maps.append(explain(model, x, "integrated_gradients", **given)))
-        )
-    assert peaks == [8, 8]
-    whole = explain(sw.wrap(net, batch_size=4096), x, "integrated_gradients", rule="midpoint", steps=512)
-    assert same_to(maps[1].raw, whole.raw)
-
-
 @pytest.mark.parametrize(("rows", "halvings"), [(1, 3), (2, 2), (3, 2), (4, 1), (5, 1)])
 @each_method
 def test_out_of_memory_halves_the_batch_warns_once_a_size_and_gives_the_same_maps(method, rows, halvings):
