@@ -16,7 +16,7 @@ from seewhy.forms import (
     per_orthant,
     possible_forms,
     same_orthants,
-    token_form,
+    token_forms,
 )
 
 SIDES = st.integers(1, 5)
@@ -63,8 +63,12 @@ def test_cells_edited_by_nothing_stay(kind):
     ],
 )
 def test_a_number_of_tokens_as_a_grid(tokens, axes, grid, prefix):
-    form = token_form(tokens, axes)
-    assert (None if form is None else (form.grid, form.prefix)) == (None if grid is None else (grid, prefix))
+    forms = token_forms(tokens, axes)
+    assert (None if not forms else (forms[0].grid, forms[0].prefix)) == (None if grid is None else (grid, prefix))
+
+
+def test_exact_proportions_come_before_fewer_other_tokens():
+    assert [(form.grid, form.prefix) for form in token_forms(53, (16, 48))][:2] == [((4, 12), 5), ((4, 13), 1)]
 
 
 def test_a_shape_with_two_readings_gives_both_the_likelier_first():
@@ -143,7 +147,8 @@ def test_extra_tokens_are_found_wherever_they_stand(extra, before, noise):
     others = torch.rand(len(patterns), extra, generator=generator)
     changes = torch.cat([patterns[:, :before], others, patterns[:, before:]], 1)
     changes = changes + noise * torch.rand(changes.shape, generator=generator)
-    found = cells_before(changes, patterns, extra)
+    found, correlation = cells_before(changes, patterns, extra)
+    assert correlation > 0.5
     assert found == before or (
         found < 36 and torch.equal(patterns[:, min(found, before)], patterns[:, max(found, before) - 1])
     )
@@ -151,5 +156,12 @@ def test_extra_tokens_are_found_wherever_they_stand(extra, before, noise):
 
 def test_where_nothing_tells_the_extra_tokens_are_in_front():
     patterns = cell_patterns((6, 6)).flatten(1)
-    assert cells_before(torch.ones(len(patterns), 37), patterns, 1) == 0
-    assert cells_before(torch.full((len(patterns), 37), float("nan")), patterns, 1) == 0
+    assert cells_before(torch.ones(len(patterns), 37), patterns, 1) == (0, 0.0)
+    assert cells_before(torch.full((len(patterns), 37), float("nan")), patterns, 1) == (0, 0.0)
+
+
+def test_a_grid_of_another_width_correlates_less():
+    patterns = cell_patterns((6, 6)).flatten(1)
+    narrow = torch.nn.functional.interpolate(patterns.view(-1, 1, 6, 6), size=(6, 5)).flatten(1)
+    assert cells_before(patterns, patterns, 0)[1] == pytest.approx(1)
+    assert cells_before(patterns, narrow, 6)[1] < 0.6

@@ -1,7 +1,7 @@
 """A network's attention over all its tokens, found by running it: its maps, its blocks, and the tokens that are read."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from seewhy import capture
 from seewhy.capture import Call, Score, Site
 from seewhy.errors import RefusalError
-from seewhy.forms import Form, token_form
+from seewhy.forms import Form, token_forms
+from seewhy.places import read_tokens
 
 INSTEAD = "Use grad_cam, smooth_grad or integrated_gradients."
 SHAPES_SHOWN = 4
@@ -119,7 +120,7 @@ def find_attention(module: nn.Module, run: Callable[[Tensor], Any], probes: Tens
         return run(probes)
 
     maps, spans = capture.trace_attention(module, call)
-    form = _form_of(module, maps, spans, probes)
+    form = _form_of(module, run, maps, spans, probes)
     tokens = form.prefix + form.grid[0] * form.grid[1]
     places = [k for k, found in enumerate(maps) if capture.heads_of(found.shape, len(probes), tokens) is not None]
     blocks = _blocks(spans, places, len(probes), tokens)
@@ -135,8 +136,14 @@ def find_attention(module: nn.Module, run: Callable[[Tensor], Any], probes: Tens
     return Attention(module, form, tokens, len(places), read, blocks)
 
 
-def _form_of(module: nn.Module, maps: Sequence[capture.Map], spans: Sequence[capture.Span], probes: Tensor) -> Form:
-    """The tokens that every map is over, as a grid with a prefix."""
+def _form_of(
+    module: nn.Module,
+    run: Callable[[Tensor], Any],
+    maps: Sequence[capture.Map],
+    spans: Sequence[capture.Span],
+    probes: Tensor,
+) -> Form:
+    """The tokens that every map is over, as a grid with a prefix, seen at the first module that returns them."""
     rows, name = len(probes), type(module).__name__
     over = {f.shape[-1] for f in maps if capture.heads_of(f.shape, rows, f.shape[-1]) is not None}
     attention = [f for f in maps if f.fused or len(f.shape) == 4 or f.shape[-1] in over]
@@ -147,9 +154,17 @@ def _form_of(module: nn.Module, maps: Sequence[capture.Map], spans: Sequence[cap
         )
     whole = len(over) == 1 and all(capture.heads_of(f.shape, rows, f.shape[-1]) is not None for f in attention)
     tokens = next(iter(over)) if whole else 0
-    form = token_form(tokens, probes.shape[2:])
-    carried = any(_tokens_axis(span.returned, rows, tokens) is not None for span in spans)
-    if form is None or not carried:
+    axes = {span.site: _tokens_axis(span.returned, rows, tokens) for span in spans}
+    site = next((site for site, axis in axes.items() if axis is not None), None)
+    order = (0, 1, 2) if site is None or axes[site] == 1 else (1, 0, 2)
+    forms = [replace(form, order=order) for form in token_forms(tokens, probes.shape[2:])]
+    form = None if site is None else read_tokens(run, probes, site, forms)
+    if form is not None and form.before:
+        raise RefusalError(
+            f"{name} has {form.prefix} tokens that are no cell of the image behind its first {form.before} cells: methods of "
+            f"attention expect them in front. {INSTEAD}"
+        )
+    if form is None:
         shapes = list(dict.fromkeys(" x ".join(map(str, f.shape)) for f in attention))
         more = f" and {len(shapes) - SHAPES_SHOWN} other shapes" if len(shapes) > SHAPES_SHOWN else ""
         raise RefusalError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal
 
@@ -37,11 +37,16 @@ class Form:
         """The axis of the layer's output along which its channels lie."""
         return {"channels first": 1, "channels last": -1, "tokens": self.order[2]}[self.kind]
 
+    @property
+    def tokens(self) -> int:
+        """Cells and others, of tokens."""
+        return self.prefix + math.prod(self.grid)
+
     def fits(self, shape: Sequence[int], rows: int) -> bool:
         """Whether an output of this shape can be read so, for a batch of so many rows."""
         if self.kind != "tokens":
             return shape[0] == rows
-        return shape[self.order[0]] == rows and shape[self.order[1]] == self.prefix + math.prod(self.grid)
+        return shape[self.order[0]] == rows and shape[self.order[1]] == self.tokens
 
     def cells(self, tensor: Tensor) -> Tensor:
         """What the layer returned, as (R, C, *grid)."""
@@ -82,17 +87,17 @@ def possible_forms(shape: Sequence[int], batch: int, axes: Sequence[int]) -> lis
     if len(shape) != 3:
         return []
     orders = [order for order in ORDERS if shape[order[0]] == batch]
-    forms = [(order, token_form(shape[order[1]], axes)) for order in orders]
-    return [Form("tokens", form.grid, form.prefix, order=order) for order, form in forms if form is not None]
+    return [replace(form, order=order) for order in orders for form in token_forms(shape[order[1]], axes)]
 
 
-def token_form(tokens: int, axes: Sequence[int]) -> Form | None:
-    """So many tokens as a grid that keeps the image's proportions, behind as few others as can be; None if none fits."""
+def token_forms(tokens: int, axes: Sequence[int]) -> list[Form]:
+    """So many tokens as grids that keep the image's proportions: exactly ones first, then those behind few others."""
+    found = []
     for prefix in range(min(MAX_PREFIX_TOKENS, tokens - 1) + 1) if len(axes) == 2 else ():
         grid = _grid_of(tokens - prefix, axes)
         if grid[0] * grid[1] == tokens - prefix > 1 and keeps_proportions(grid, axes):
-            return Form("tokens", grid, prefix)
-    return None
+            found.append(Form("tokens", grid, prefix))
+    return sorted(found, key=lambda form: form.grid[0] * axes[1] != form.grid[1] * axes[0])
 
 
 def _grid_of(cells: int, axes: Sequence[int]) -> tuple[int, ...]:
@@ -117,18 +122,24 @@ def cell_patterns(grid: Sequence[int]) -> Tensor:
     return torch.rand(PATTERNS, *grid, generator=torch.Generator().manual_seed(0)).round()
 
 
-def cells_before(changes: Tensor, patterns: Tensor, extra: int) -> int:
+def cells_before(changes: Tensor, patterns: Tensor, extra: int) -> tuple[int, float]:
     """How many of n cells lie before `extra` tokens that are none, from how much each of n + extra tokens changes.
 
     changes (PATTERNS, n + extra) when the cells of a pattern, patterns (PATTERNS, n), are disturbed. The place with the
-    largest covariance of changes and patterns; in front of all cells where nothing tells.
+    largest covariance of changes and patterns (in front of all cells where nothing tells), and their correlation there.
     """
     changes, patterns = changes - changes.mean(0), patterns - patterns.mean(0)
-    in_front = (changes[:, : patterns.shape[1]] * patterns).sum(0)  # token t as cell t
+    n = patterns.shape[1]
+    in_front = (changes[:, :n] * patterns).sum(0)  # token t as cell t
     behind = (changes[:, extra:] * patterns).sum(0)  # token t + extra as cell t
     zero = torch.zeros(1, device=changes.device)
     total = torch.cat([zero, in_front.cumsum(0)]) + behind.sum() - torch.cat([zero, behind.cumsum(0)])
-    return int(total.argmax()) if bool(total.isfinite().all()) else 0
+    if not bool(total.isfinite().all()):
+        return 0, 0.0
+    place = int(total.argmax()) if extra else 0
+    read = torch.cat([changes[:, :place], changes[:, place + extra :]], 1)
+    scale = float((read.square().sum() * patterns.square().sum()).sqrt())
+    return place, float(total[place]) / scale if scale else 0.0
 
 
 def probe_images(shape: Sequence[int], seed: int = 0) -> Tensor:

@@ -114,7 +114,7 @@ class Trace:
         self._cut_at = ""
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
         read = [site for site, _, _ in sites if readings[site.name]]
-        readings = places.with_extra_tokens_found(run, probes, read, readings)
+        readings = places.with_tokens_counted(run, probes, read, readings)
         right = places.readings_in_place(run, probes, read, readings)
         found = [
             _layer(site, _form(readings[site.name], right.get(site.name)), shape, site.name in right)

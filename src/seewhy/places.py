@@ -28,32 +28,54 @@ Readings = Mapping[str, list[Form]]  # of what a site returns, by its name
 PAIRS_AGAIN = 4  # further pairs of images for a layer of which the first pair did not tell
 
 
-def with_extra_tokens_found(
-    run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings
-) -> dict[str, list[Form]]:
-    """The readings with the extra tokens where they stand: of as many tokens, seen at the first site that has them.
+def with_tokens_counted(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, list[Form]]:
+    """The readings with one for each number of tokens: how many are cells, of which grid, and where the others stand.
 
-    A class token in front of the grid or behind it gives the same shape, and one misread shifts every cell by one.
+    55 tokens may be 5 x 11 cells or a class token and 6 x 9; a class token in front of the grid or behind it gives the same
+    shape, and one misread shifts every cell. Seen at the first site that has so many tokens.
     """
-    firsts: dict[Form, Site] = {}
-    for site in reversed(sites):
-        firsts.update((form, site) for form in readings[site.name] if form.prefix)
-    right = {form: replace(form, before=_cells_before(run, probes, form, site)) for form, site in firsts.items()}
-    return {name: [right.get(form, form) for form in forms] for name, forms in readings.items()}
+    found: dict[tuple[tuple[int, int, int], int], Form | None] = {}
+    for site in sites:
+        for order, forms in _token_forms(readings[site.name]).items():
+            key = (order, forms[0].tokens)
+            if key not in found:
+                found[key] = read_tokens(run, probes, site, forms)
+    return {name: _counted(forms, found) for name, forms in readings.items()}
 
 
-def _cells_before(run: Run, probes: Tensor, form: Form, site: Site) -> int:
-    """Random halves of the cells are exchanged for another image's: the tokens that change tell which cells they are."""
-    patterns = cell_patterns(form.grid)
-    shown = probes[:1].repeat(1 + len(patterns), *[1] * (probes.ndim - 1))
-    masks = functional.interpolate(patterns[:, None], size=shown.shape[2:]).to(shown.device)
-    shown[1:] = torch.where(masks > 0, probes[1:], shown[1:])
-    (tensor,) = capture.outputs_at(partial(run, shown), [site])
-    if not form.fits(tensor.shape, len(shown)):
-        return 0
-    tokens = tensor.permute(form.order).float()
-    changes = (tokens[1:] - tokens[:1]).abs().mean(2)
-    return cells_before(changes, patterns.flatten(1).to(changes.device), form.prefix)
+def _token_forms(forms: Sequence[Form]) -> dict[tuple[int, int, int], list[Form]]:
+    orders = dict.fromkeys(form.order for form in forms if form.kind == "tokens")
+    return {order: [form for form in forms if form.kind == "tokens" and form.order == order] for order in orders}
+
+
+def _counted(forms: Sequence[Form], found: Mapping[tuple[tuple[int, int, int], int], Form | None]) -> list[Form]:
+    one_each = [found[order, several[0].tokens] for order, several in _token_forms(forms).items()]
+    return [form for form in forms if form.kind != "tokens"] + [form for form in one_each if form is not None]
+
+
+def read_tokens(run: Run, probes: Tensor, site: Site, forms: Sequence[Form]) -> Form | None:
+    """Of several readings of as many tokens the one by which they follow the image best; None where there is none.
+
+    Random halves of the cells of each reading are exchanged for another image's: the tokens that change are those cells.
+    """
+    if len(forms) == 1 and not forms[0].prefix:
+        return forms[0]
+    best: Form | None = None
+    most = 0.0
+    for form in forms:
+        patterns = cell_patterns(form.grid)
+        shown = probes[:1].repeat(1 + len(patterns), *[1] * (probes.ndim - 1))
+        masks = functional.interpolate(patterns[:, None], size=shown.shape[2:]).to(shown.device)
+        shown[1:] = torch.where(masks > 0, probes[1:], shown[1:])
+        (tensor,) = capture.outputs_at(partial(run, shown), [site])
+        if not form.fits(tensor.shape, len(shown)):
+            continue
+        tokens = tensor.permute(form.order).float()
+        changes = (tokens[1:] - tokens[:1]).abs().mean(2)
+        place, correlation = cells_before(changes, patterns.flatten(1).to(changes.device), form.prefix)
+        if best is None or correlation > most:
+            best, most = replace(form, before=place), correlation
+    return best
 
 
 def readings_in_place(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, Form]:
