@@ -19,9 +19,11 @@ def scale_of(model: VisionModel, shape: Sequence[int], target: Target, usual: Sc
     Where the logits of a softmax cannot be reached, a logit is asked for as what is left of it, its log-probability.
     """
     scale = target.scale or usual
+    if scale != "logit" or target.kind not in ("predicted", "index"):
+        return scale
     ending = model.reading(shape).ending
     lost = ending is not None and not ending.reached and ending.kind != "sigmoid"
-    return "log_probability" if lost and scale == "logit" and target.kind in ("predicted", "index") else scale
+    return "log_probability" if lost else scale
 
 
 def logits_in_words(ending: Ending | None) -> str:
