@@ -44,7 +44,12 @@ INSIDE = {
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
-    "explanation": [["inputs", "progress", "ending", "precision"], ["result"], ["questions"], ["run"]],
+    "explanation": [
+        ["inputs", "progress", "ending", "precision"],
+        ["result"],
+        ["questions", "validity", "provenance"],
+        ["run"],
+    ],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

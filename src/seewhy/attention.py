@@ -161,8 +161,8 @@ def _form_of(
     form = None if site is None else read_tokens(run, probes, site, forms)
     if form is not None and form.before:
         raise RefusalError(
-            f"{name} has {form.prefix} tokens that are no cell of the image behind its first {form.before} cells: methods of "
-            f"attention expect them in front. {INSTEAD}"
+            f"{name}: its class token comes after the grid, or in it ({form.before} cells stand before {form.prefix} tokens that "
+            f"are none). Methods of attention look for it in front. {INSTEAD}"
         )
     if form is None:
         shapes = list(dict.fromkeys(" x ".join(map(str, f.shape)) for f in attention))

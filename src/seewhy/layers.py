@@ -175,7 +175,7 @@ class Trace:
                 or places.answers_again(self._run, self._probes, layer.site, layer.form)
                 or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
             )
-        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else _no_grid(layer.form)
+        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else _no_grid(layer.form, layer.channels)
         return replace(layer, trunk=self.trunk(layer), in_place=self._in_place[key], why_not=why_not)
 
     def _is_evident(self, form: Form) -> bool:
@@ -273,10 +273,12 @@ def _layer(site: Site, form: Form | None, shape: tuple[int, ...], in_place: bool
     return Layer(site.name, site, form, shape[form.channels_axis], in_place=in_place or None, why_not=why_not)
 
 
-def _no_grid(form: Form) -> str:
+def _no_grid(form: Form, channels: int) -> str:
+    """Why a reading that its shape allows is refused; with tokens and channels as the layer returns them."""
     grid = " x ".join(map(str, form.grid))
-    others = f" behind {form.prefix} others" if form.prefix else ""
-    return f"no grid over the image: read as {grid} cells{others}, they do not answer to their part of the image"
+    returned = f"{form.tokens} x {channels}, " if form.kind == "tokens" else ""
+    others = f" and {form.prefix} others" if form.prefix else ""
+    return f"no grid over the image: {returned}read as {grid} cells{others}, which do not answer to their part of it"
 
 
 def _reached(layer: Layer, gradient: Tensor | None) -> Layer:

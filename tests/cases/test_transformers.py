@@ -26,7 +26,6 @@ GRIDS = {  # grid, registers, class token -> input size
 MISREAD = ("4 registers, 4 x 12", "9 registers, 2 x 6", "1 x 7", "4 registers, 5 x 7")
 
 
-
 def kinds(names):
     return list(names)
 

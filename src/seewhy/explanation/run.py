@@ -1,33 +1,31 @@
 """explain(): one call from images to maps with their status and evidence."""
 
-import importlib.metadata
 import math
-import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from seewhy import capture, runfolder
+from seewhy import capture
 from seewhy.beside import check_beside
 from seewhy.errors import RefusalError, UsageError
-from seewhy.explanation.ending import logits_in_words, scale_of, warnings_of
+from seewhy.explanation.ending import scale_of
 from seewhy.explanation.inputs import Images, Shown, read_inputs
-from seewhy.explanation.precision import Agreement, compare, few_digits
+from seewhy.explanation.precision import compare, few_digits
 from seewhy.explanation.progress import drawn_progress
+from seewhy.explanation.provenance import fingerprint_later, parameters_of, provenance_of
 from seewhy.explanation.questions import ask, describe
-from seewhy.explanation.result import Explanation, Status, sha256
+from seewhy.explanation.result import Explanation, Status
+from seewhy.explanation.validity import predictions_of, status_of, validity_of
 from seewhy.methods import Maps
 from seewhy.model import VisionModel
 from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve, stand_in
 from seewhy.wrapping import bare
 
-TOP = 5  # predictions kept per row
 LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
 
 
@@ -93,35 +91,39 @@ def explain_inputs(
             question = question.on(scale_of(model, x.shape[1:], question, info.scale))
             maps = _run(model, x_rows, question, info, keywords)
         seconds = time.perf_counter() - begun
-        status = _status(info, maps)
+        status = status_of(info, maps)
+        raw = _without_empty(maps.raw if differentiable else maps.raw.detach(), status)
         p = None if maps.outputs is None else probabilities(maps.outputs, model.task)
-        agreement = _agreement(model, info, x_rows, maps, keywords, target, layer, params)
-        raw, empty = (
-            maps.raw if params.get("differentiable") else maps.raw.detach(),
-            [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)],
-        )
-        if empty:
-            raw = raw.index_fill(0, torch.tensor(empty, device=raw.device), 0)
+        agreement = None
+        if few_digits(model, x.shape[1:]) is not None and info.family != "control":
+            rows = sum(rows_per_image(model, info, x.shape[1:], target, layer, params))
+            agreement = compare(model, info, x_rows, maps, keywords, rows)
         targets = [describe(maps.target, i, model.labels) for i in range(len(raw))]
         return Explanation(
             method=info.name,
-            parameters=_parameters(info, {**keywords, **maps.parameters}),
+            parameters=parameters_of(info, {**keywords, **maps.parameters}),
             raw=raw.to(device),
             images=x.detach().to(device),
             image_index=index,
             targets=targets,
             target_text=[described["text"] for described in targets],
             scores=maps.values.to(device),
-            predictions=_predictions(model, p, len(raw)),
+            predictions=predictions_of(model, p, len(raw)),
             status=status,
             evidence={name: values.detach().to(device) for name, values in maps.evidence.items()},
-            validity=_validity(model, info, x.shape[1:], maps, p, agreement),
+            validity=validity_of(model, info, x.shape[1:], maps, p, agreement),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
-            provenance=_provenance(model, seed, x.shape[1:]),
-            fingerprint=_fingerprint_later(model, version),
+            provenance=provenance_of(model, seed, x.shape[1:]),
+            fingerprint=fingerprint_later(model, version),
         )
+
+
+def _without_empty(raw: Tensor, status: Sequence[Status]) -> Tensor:
+    """The maps with 0 where there is none."""
+    empty = [i for i, s in enumerate(status) if s not in (Status.OK, Status.ALL_NEGATIVE)]
+    return raw.index_fill(0, torch.tensor(empty, device=raw.device), 0) if empty else raw
 
 
 def check_call(info: MethodInfo, target: Any, layer: Any, seed: int, params: dict[str, Any]) -> dict[str, Any]:
@@ -194,29 +196,6 @@ def _run(model: VisionModel, x: Tensor, question: Target, info: MethodInfo, keyw
     return replace(maps, raw=raw, target=question, values=values, outputs=outputs, evidence=evidence)
 
 
-def _status(info: MethodInfo, maps: Maps) -> list[Status]:
-    flat, slope = maps.raw.flatten(1), maps.evidence.get("gradient_norm")
-    low, high = flat.amin(1), flat.amax(1)  # NaN and infinity show in them
-    finite = (low.isfinite() & high.isfinite() & maps.values.isfinite()).tolist()
-    flat_map = (low == high).tolist() if flat.shape[1] > 1 else [False] * len(flat)
-    dead = (slope == 0).tolist() if info.needs_gradients and slope is not None else [False] * len(flat)
-    negative = (high <= 0).tolist() if info.picture == "positive" else [False] * len(flat)
-    there = [True] * len(flat) if maps.target.found is None else maps.target.found.tolist()
-    found = []
-    for is_there, is_finite, is_dead, is_flat, is_negative in zip(there, finite, dead, flat_map, negative, strict=True):
-        if not is_there:
-            found.append(Status.NO_DETECTION)
-        elif not is_finite:
-            found.append(Status.NON_FINITE)
-        elif is_dead:
-            found.append(Status.ZERO_GRADIENT)
-        elif is_flat:
-            found.append(Status.CONSTANT)
-        else:
-            found.append(Status.ALL_NEGATIVE if is_negative else Status.OK)
-    return found
-
-
 def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int]) -> dict[str, Tensor]:
     """The method's own numbers, and the rows that the model counted (per image; an adaptive method knows its own)."""
     evidence = dict(maps.evidence)
@@ -227,153 +206,3 @@ def _evidence(model: VisionModel, maps: Maps, before: tuple[int, int]) -> dict[s
         else:
             evidence[name] = torch.full((len(maps.raw),), rows // len(maps.raw))
     return evidence
-
-
-def _agreement(
-    model: VisionModel,
-    info: MethodInfo,
-    x: Tensor,
-    maps: Maps,
-    keywords: dict[str, Any],
-    target: Any,
-    layer: LayerChoice,
-    params: dict[str, Any],
-) -> Agreement | None:
-    """With the maps in float32, where these were computed with fewer digits."""
-    if few_digits(model, x.shape[1:]) is None or info.family == "control":
-        return None
-    rows = sum(rows_per_image(model, info, x.shape[1:], target, layer, params))
-    return compare(model, info, x, maps, keywords, rows)
-
-
-def _validity(
-    model: VisionModel,
-    info: MethodInfo,
-    shape: Sequence[int],
-    maps: Maps,
-    p: Tensor | None,
-    agreement: Agreement | None,
-) -> dict[str, Any]:
-    """What can differ in a map that we do give, each with its reason."""
-    approximations, ending = [*maps.notes], model.reading(shape).ending
-    if maps.layer is not None and maps.layer.trunk is False:
-        approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
-    if maps.layer is not None and maps.layer.in_place is False:
-        approximations.append(f"layer {maps.layer.name}: no experiment showed that its cells look at their place")
-    if "sampling_error" in maps.evidence:
-        approximations.append("a Monte Carlo mean: another seed gives a map that differs by about sampling_error")
-    if "converged" in maps.evidence and not bool(maps.evidence["converged"].all()):
-        approximations.append("the path integral of at least one row is not converged: see its evidence")
-    digits = few_digits(model, shape)
-    precision = str(digits or model.dtype or torch.float32).removeprefix("torch.")
-    if info.uses_target and not info.needs_gradients and digits is not None:
-        lost = f"{100 * torch.finfo(digits).eps:.1g} %"
-        approximations.append(f"scores have few digits in {precision}: differences below {lost} of a score are lost")
-    slope = maps.evidence.get("gradient_norm")
-    found = {
-        "target_used": info.uses_target,
-        "target_used_reason": _why_no_target(info),
-        "warning": "; ".join(filter(None, [info.warning, *warnings_of(model, ending, maps, p)])),
-        "precision": precision,
-        "logits": logits_in_words(ending),
-        "approximations": approximations,
-        "gradient_norm": _finite(slope, len(maps.raw)),
-        "probability": _finite(_target_probability(maps, p), len(maps.raw)),
-    }
-    if agreement is not None:
-        approximations.append(agreement.words)
-        found["float32_rank_correlation"] = agreement.correlation
-    return found
-
-
-def _why_no_target(info: MethodInfo) -> str:
-    if info.uses_target:
-        return ""
-    kind = "class-agnostic" if info.class_agnostic else "a control"
-    return f"{kind}: the same map whatever is asked"
-
-
-def _finite(values: Tensor | None, n: int) -> list[float | None]:
-    """Numbers as JSON has them: None where there is none."""
-    return [None] * n if values is None else [v if math.isfinite(v) else None for v in values.tolist()]
-
-
-def _target_probability(maps: Maps, p: Tensor | None) -> Tensor | None:
-    """Probability of the explained class on the clean image; None where the target is no class."""
-    if p is None or maps.target.index is None or maps.target.kind not in ("index", "margin"):
-        return None
-    rows = torch.arange(len(p), device=p.device)
-    return p[rows, maps.target.at(maps.target.index, rows)]
-
-
-def _predictions(model: VisionModel, p: Tensor | None, n: int) -> list[list[dict[str, Any]]]:
-    if p is None:
-        return [[] for _ in range(n)]
-    values, places = p.topk(min(TOP, p.shape[1]))
-    names = model.labels
-    if names is not None and len(names) != p.shape[1]:  # one logit with the name of its one class
-        names = [f"not {names[0]}", names[0]]
-    finite = p.isfinite().all(1).tolist()
-    return [
-        [
-            {"index": k, "label": names[k] if names else f"class {k}", "probability": value}
-            for k, value in zip(ks, row, strict=True)
-        ]
-        if whole
-        else []
-        for ks, row, whole in zip(places.tolist(), values.tolist(), finite, strict=True)
-    ]
-
-
-def _parameters(info: MethodInfo, keywords: dict[str, Any]) -> dict[str, Any]:
-    """Every parameter that was used, defaults included, as JSON values; tensors by their hash."""
-    used = {**info.parameters, **keywords}
-    used.pop("seed", None)
-    return {name: _plain_parameter(value) for name, value in used.items()}
-
-
-def _plain_parameter(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return f"tensor {tuple(value.shape)} sha256 {sha256(value)}"
-    if isinstance(value, nn.Module):
-        return type(value).__name__
-    return runfolder.plain(value)
-
-
-def _fingerprint_later(model: VisionModel, version: capture.Version) -> Callable[[], str]:
-    """The model's hash when a record needs it; hashing is no part of a map's time. Says so if the weights have changed."""
-
-    def fingerprint() -> str:
-        same = capture.version(model.module) == version
-        return model.fingerprint() if same else "unknown: the weights changed after the explanation"
-
-    return fingerprint
-
-
-def _provenance(model: VisionModel, seed: int, shape: Sequence[int]) -> dict[str, Any]:
-    return {
-        "model": model.name,
-        "weights": model.weights,
-        "task": model.task,
-        "bounds_known": model.bounds is not None,
-        "batch_size": model.batch_size,
-        "device": str(model.device),
-        "memory_format": model.memory_format(shape),
-        "threads": torch.get_num_threads(),
-        "seed": seed,
-        **_versions(),
-    }
-
-
-@cache
-def _versions() -> dict[str, str]:
-    try:
-        own = importlib.metadata.version("seewhy")
-    except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
-        own = "not installed"
-    return {
-        "seewhy": own,
-        "torch": str(torch.__version__),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
