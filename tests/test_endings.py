@@ -202,6 +202,19 @@ def test_a_task_that_does_not_fit_the_ending_is_told(end, task, fit):
     assert any(sentence.startswith("Careful: the network ends in") for sentence in words.evidence(e.rows()[0][0]))
 
 
+def test_scores_that_sum_to_1_on_one_picture_only_are_no_probabilities():
+    class Once(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_cnn()
+
+        def forward(self, x):
+            z = self.net(x).exp()
+            return z / z.sum(1, keepdim=True) * (1 + (x.flatten(1).mean(1, keepdim=True) > 0.9))
+
+    assert explain(Once()).validity["logits"] == ""
+
+
 def test_a_network_that_ends_in_softmax_only_sometimes_is_refused():
     class Sometimes(nn.Module):
         def __init__(self):
