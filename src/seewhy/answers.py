@@ -33,9 +33,11 @@ def noted_score(
     def score(outputs: Any) -> Tensor:
         table = logits(outputs)
         asked = outputs if table is None or target.kind in READ_AS_IT_IS else table
+        said = capture.detach(outputs if table is None else table)
+        if target.kind == "callable":  # the user's own function may write into what it is given
+            said = capture.copied(said)
         settled = target.settle(asked, rows)
         values = settled(asked, rows)
-        said = capture.detach(outputs if table is None else table)
         answers.append(Answer(settled, values.detach().float(), said))
         return values
 

@@ -161,8 +161,8 @@ def _form_of(
     form = None if site is None else read_tokens(run, probes, site, forms)
     if form is not None and form.before:
         raise RefusalError(
-            f"{name}: its class token comes after the grid, or in it ({form.before} cells stand before {form.prefix} tokens that "
-            f"are none). Methods of attention look for it in front. {INSTEAD}"
+            f"{name}: its class token comes after the grid, or in it ({form.before} cells stand before what is no cell). "
+            f"Methods of attention look for it in front. {INSTEAD}"
         )
     if form is None:
         shapes = list(dict.fromkeys(" x ".join(map(str, f.shape)) for f in attention))

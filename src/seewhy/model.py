@@ -122,7 +122,7 @@ class VisionModel:
         def run(part: slice) -> Tensor:
             outputs = self.forward(images[part], {k: v[part] for k, v in given.items()})
             table = self.network.logits(outputs)
-            table = (scores(outputs) if table is None else table).float()
+            table = (scores(outputs, len(images[part])) if table is None else table).float()
             self.count(forward=len(table))
             return table
 
@@ -256,8 +256,9 @@ class VisionModel:
 
     def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
         """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""
-        if self.network.fixed_rows is not None:
-            return max(1, min(self.network.fixed_rows, n))
+        fixed = 1 if self.reading(shape).alone else self.network.fixed_rows
+        if fixed is not None:
+            return max(1, min(fixed, n))
         if self.batch_size is not None:
             return max(1, min(self.batch_size, n))
         if n <= throughput.BATCHES_TO_TIME[0]:
@@ -273,11 +274,12 @@ class VisionModel:
 
     def output_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the score table for one image of shape (C, *axes); found once by a run on gray, not counted."""
-        key = tuple(shape)
+        with self.guarded():
+            key = (self.network.structure, *shape)
         if key not in self._output_shapes:
-            self.reading(key)
+            self.reading(shape)
             with self.guarded(), torch.no_grad():
-                table = scores(self.forward(torch.full((1, *key), 0.5, dtype=torch.float32)))
+                table = scores(self.forward(torch.full((1, *shape), 0.5, dtype=torch.float32)), 1)
             outputs = table.shape[1]
             if self.labels is not None and outputs > 1 and len(self.labels) != outputs:
                 raise UsageError(f"{len(self.labels)} labels given, but the network has {outputs} outputs.")
@@ -347,9 +349,15 @@ class VisionModel:
                 "attention. Input methods are exact on it: gradient, smooth_grad, integrated_gradients."
             )
         held = self.network.held
-        key = (look, tuple(shape), *held, *target.asked_of_probes())
+        with self.guarded():
+            key = (look, self.network.structure, tuple(shape), *held, *target.asked_of_probes())
         if key not in self._traces:
-            self.reading(shape)
+            if self.reading(shape).alone:
+                raise RefusalError(
+                    "this network takes one image at a time, or its answer to one depends on the others of a batch (a "
+                    "BatchNorm without running statistics, say): its layers cannot be compared between images. Input methods "
+                    "run it image by image: gradient, smooth_grad, integrated_gradients, occlusion."
+                )
             if len(self._traces) == TRACES_KEPT:
                 del self._traces[next(iter(self._traces))]
             probes = (probe_images(shape) if target.probes is None else target.probes).to(self.device)

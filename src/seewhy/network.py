@@ -46,7 +46,12 @@ class Network:
         self._dtype: torch.dtype | None = None
         self._readings: dict[tuple[int, ...], Reading] = {}  # per input shape (C, *axes)
         self._heard: tuple[Ending, capture.Listening] | None = None  # in the last forward
-        self._version: capture.Version = ()  # of the weights, when the guard was last entered
+        self._version = capture.Version(0, ())  # when the guard was last entered
+
+    @property
+    def structure(self) -> int:
+        """Which modules and tensors the network consisted of when a guard was last entered."""
+        return self._version.structure
 
     @property
     def device(self) -> torch.device:
@@ -59,10 +64,14 @@ class Network:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of the network's first float parameter; its input is given in it."""
+        """Of most of the network's float parameters; its input is given in it."""
         if self._guarded:
             return self._dtype
-        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        numbers: dict[torch.dtype, int] = {}
+        for p in self.module.parameters():
+            if p.is_floating_point():
+                numbers[p.dtype] = numbers.get(p.dtype, 0) + p.numel()
+        return max(numbers, key=lambda dtype: numbers[dtype]) if numbers else None
 
     @contextmanager
     def guarded(self, seed: int = 0) -> Iterator[capture.Version]:
@@ -72,8 +81,13 @@ class Network:
             return
         self._device, self._dtype, self._guarded = self.device, self.dtype, True
         try:
-            with capture.guard(self.module, seed=seed) as self._version:
-                yield self._version
+            with capture.guard(self.module, seed=seed) as version:
+                if (
+                    version.structure != self._version.structure
+                ):  # another head, another layer: all is to be found again
+                    self._readings.clear()
+                self._version = version
+                yield version
         finally:
             self._guarded, self._device, self._dtype, self._heard = False, None, None, None
 
@@ -88,7 +102,11 @@ class Network:
 
     def forward(self, x: Tensor, beside: Beside | None = None) -> Any:
         """The network's own output for pixels x (R, C, *axes) in [0, 1]; UsageError where it cannot take them."""
-        x = normalized(x.to(self.device), self._mean, self._std)
+        x = (
+            normalized(x.to(self.device), self._mean, self._std)
+            if self._mean is not None
+            else x.to(self.device).clone()
+        )
         if self._reading_of(x).channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.run(x, repeated(self.held, len(x)) if beside is None else beside)
@@ -102,7 +120,8 @@ class Network:
         with torch.autocast(z.device.type, PRECISIONS[self.precision], enabled=self.precision != "float32"), listen:
             try:
                 z = z if dtype is None else z.to(dtype)
-                return call(self.module, z, beside) if beside else capture.in_rows(self.module, z, self.fixed_rows)
+                rows = 1 if self._reading_of(z).alone else self.fixed_rows
+                return capture.in_rows(lambda part, given: call(self.module, part, given), z, beside, rows)
             except torch.OutOfMemoryError:
                 raise
             except FAULTS as error:

@@ -34,10 +34,11 @@ class Reading:
     channels_last: bool = False  # it reads that memory format, and says the same
     ending: Ending | None = None  # None: its scores are logits already, or no classes
     few_digits: torch.dtype | None = None  # the float16 or bfloat16 that it computes in
+    alone: bool = False  # it is run row by row: rows influence each other, or it takes one only
 
 
 def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: bool, task: Task) -> Reading:
-    """`run(x, channels_last)` on one row (1, C, *axes) of noise, once or twice."""
+    """`run(x, channels_last)` on one row (1, C, *axes) of noise, alone and beside another."""
     listening = Listening()
     try:
         with capture.random_states(0), listening:  # a network that draws random numbers draws the same ones
@@ -50,7 +51,33 @@ def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: boo
 
     ending = _find_ending(outputs, listening.calls, task, in_extremes)
     same = try_channels_last and _same_in_channels_last(run, row, outputs)
-    return Reading(same, ending, listening.few_digits)
+    return Reading(same, ending, listening.few_digits, _must_be_alone(run, row, listening.few_digits))
+
+
+def _must_be_alone(
+    run: Callable[[Tensor, bool], Any], row: Tensor, outputs: Any, few_digits: torch.dtype | None
+) -> bool:
+    """Whether a row says something else beside another one (a BatchNorm without running statistics), or cannot stand one.
+
+    Not of a network that draws random numbers: there it differs from run to run.
+    """
+
+    def first_rows(x: Tensor, seed: int) -> list[Tensor]:
+        with capture.random_states(seed):
+            found = capture.tensors(run(x, False))
+        return [t[:1].float() for t in found if t.is_floating_point() and t.shape[:1] == x.shape[:1]]
+
+    try:
+        beside_another = first_rows(torch.cat([row, 1 - row]), 0)
+    except FAILS:
+        return True
+    plain, again = first_rows(row, 0), first_rows(row, 1)
+    bound = SAME_OUTPUT if few_digits is None else 16 * torch.finfo(few_digits).eps
+    if len(plain) != len(beside_another) or any(a.shape != b.shape for a, b in zip(plain, beside_another, strict=True)):
+        return False
+    if not all(map(torch.equal, plain, again)):
+        return False
+    return any(bool((a - b).abs().max() > bound * a.abs().max()) for a, b in zip(plain, beside_another, strict=True))
 
 
 def _same_in_channels_last(run: Callable[[Tensor, bool], Any], row: Tensor, outputs: Any) -> bool:

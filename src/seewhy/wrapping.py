@@ -89,6 +89,11 @@ def _check_wrap(
             raise UsageError(f"{name} holds one number per channel, as many as mean; got {values!r}.")
         for value in values:
             real_number(name, value, at_least=0, above=name == "std")
+            if value > 1:
+                raise UsageError(
+                    f"{name} is of pixels in [0, 1]; got {value}, which is one of pixels from 0 to 255: divide mean and std "
+                    "by 255."
+                )
     for value in size if isinstance(size, tuple | list) else [] if size is None else [size]:
         whole_number("size", value, at_least=1)
     if isinstance(size, tuple | list) and len(size) != 2:
@@ -99,6 +104,9 @@ def _check_wrap(
     real_number("padding", padding, at_least=0, at_most=1)
     if labels is not None and (isinstance(labels, str) or not isinstance(labels, Sequence)):
         raise UsageError(f"labels is a list of class names; got {labels!r}.")
+    wrong = [label for label in labels or [] if not isinstance(label, str)]
+    if wrong:
+        raise UsageError(f"labels is a list of class names, each a text; got {type(wrong[0]).__name__} {wrong[0]!r}.")
     if batch_size is not None:
         whole_number("batch_size", batch_size, at_least=1)
     for name, value, known in (("task", task, TASKS), ("precision", precision, PRECISIONS)):

@@ -23,7 +23,7 @@ from seewhy.capture.gradients import (
     where_graph_is_cut,
 )
 from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
-from seewhy.capture.outputs import detach, first_tensor, fixed_rows, in_rows, tensors
+from seewhy.capture.outputs import copied, detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
 from seewhy.capture.tracing import look_at, output_with_edit, outputs_at, returned_by, trace
@@ -48,6 +48,7 @@ __all__ = [
     "attend",
     "attention_gradients",
     "block_outputs",
+    "copied",
     "detach",
     "digest",
     "first_tensor",

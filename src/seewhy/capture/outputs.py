@@ -1,6 +1,6 @@
 """What a module returns: a tensor, or a tuple, list or mapping that holds tensors."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -44,15 +44,26 @@ def detach(output: Any) -> Any:
     return _mapped([output], lambda found: found[0].detach())
 
 
-def in_rows(module: nn.Module, x: Tensor, rows: int | None) -> Any:
-    """The output of a network for x (R, ...); in parts of exactly `rows` rows where it takes no other number.
+def copied(output: Any) -> Any:
+    """The same output in memory of its own."""
+    return _mapped([output], lambda found: found[0].clone())
+
+
+def in_rows(
+    run: Callable[[Tensor, Mapping[str, Tensor]], Any], x: Tensor, beside: Mapping[str, Tensor], rows: int | None
+) -> Any:
+    """The output of a network for x (R, ...) and what it is given beside it; in parts of exactly `rows` rows, if any.
 
     The last part is filled up with copies of its last row, which are left out of the output again.
     """
     if rows is None or len(x) == rows:
-        return module(x)
-    filled = torch.cat([x, x[-1:].expand(-len(x) % rows, *x.shape[1:])])
-    parts = [module(part) for part in torch.split(filled, rows)]
+        return run(x, beside)
+
+    def parts_of(values: Tensor) -> Sequence[Tensor]:
+        return torch.split(torch.cat([values, values[-1:].expand(-len(values) % rows, *values.shape[1:])]), rows)
+
+    given = {name: parts_of(values) for name, values in beside.items()}
+    parts = [run(part, {name: values[k] for name, values in given.items()}) for k, part in enumerate(parts_of(x))]
     return _mapped(parts, lambda found: torch.cat(found)[: len(x)] if found[0].shape[:1] == (rows,) else found[0])
 
 

@@ -6,7 +6,7 @@ import random
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,13 @@ from seewhy.errors import UsageError
 
 _VERSION = operator.attrgetter("_version")
 ONLY_READ_IN_EVALUATION = ("torch.nn.modules.batchnorm", "timm.layers.norm_act")  # their running statistics
-Version = tuple[int, ...]  # changes whenever a parameter or buffer does
+
+
+class Version(NamedTuple):
+    """What a network was: `structure` changes with its modules and tensors, `counters` with their values, too."""
+
+    structure: int
+    counters: tuple[int, ...]
 
 
 @contextmanager
@@ -46,7 +52,7 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[Version]:
 
 
 def version(module: nn.Module) -> Version:
-    """Identity and version counter of every parameter and buffer: it changes whenever one of them does.
+    """Identity of every module, parameter and buffer, and their version counters: it changes whenever one of them does.
 
     A write through `.data` goes unseen, as it does by autograd: PyTorch's counters do not move.
     """
@@ -57,7 +63,7 @@ class _State:
     """What a guard changes in a network, found in one walk: speed matters, a small network's forward takes 20 ms."""
 
     def __init__(self, module: nn.Module) -> None:
-        self._training: list[nn.Module] = []
+        self._flags: list[tuple[nn.Module, bool]] = []  # whether each module was in training mode
         self._stores: list[tuple[dict[str, Any], dict[str, Any]]] = []  # a module's own tensors, and what they were
         self._kept: list[tuple[dict[str, Any], dict[str, Tensor]]] = []  # tensors in plain attributes, and all of these
         self._empty: list[dict[str, Any]] = []  # buffers of modules that have none, and shall have none afterwards
@@ -74,8 +80,8 @@ class _State:
             waiting.extend(m._modules.values())
             tensors.extend(m._parameters.values())
             tensors.extend(m._buffers.values())
-            if getattr(m, "training", False):  # frozen scripted code has no such flag
-                self._training.append(m)
+            if hasattr(m, "training"):  # frozen scripted code has no such flag
+                self._flags.append((m, m.training))
             if isinstance(m, torch.jit.ScriptModule):
                 continue  # it keeps its tensors elsewhere, out of reach
             if _may_keep(m):
@@ -90,20 +96,22 @@ class _State:
 
     def _versions(self, tensors: list[Tensor], modules: list[nn.Module]) -> Version:
         """Identity and version of each tensor; inference tensors have no version, and are to be lent copies of."""
+        structure = hash((*map(id, modules), *map(id, tensors)))
         try:
-            return (*map(id, tensors), *map(_VERSION, tensors))
+            return Version(structure, tuple(map(_VERSION, tensors)))
         except RuntimeError:
             plain = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
             self._stores = [(store, dict(store)) for m in plain for store in (m._parameters, m._buffers)]
-            return (*map(id, tensors), *(-1 if t.is_inference() else t._version for t in tensors))
+            return Version(structure, tuple(-1 if t.is_inference() else t._version for t in tensors))
 
     def prepare(self) -> None:
         """Evaluation mode, and copies in place of what a forward could write to.
 
         Those are the buffers. Inference tensors are replaced, too: autograd refuses them. Shared ones stay shared.
         """
-        for m in self._training:
-            m.training = False
+        for m, flag in self._flags:
+            if flag:
+                m.training = False
         copies: dict[int, Tensor] = {}
         for store, originals in self._stores:
             for name, tensor in originals.items():
@@ -125,8 +133,9 @@ class _State:
             for name in _tensors(own):
                 del own[name]
             own.update(before)
-        for m in self._training:
-            m.training = True
+        for m, flag in self._flags:
+            if m.training is not flag:
+                m.training = flag
 
 
 def _tensors(own: dict[str, Any]) -> dict[str, Tensor]:

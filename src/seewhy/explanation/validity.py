@@ -15,6 +15,7 @@ from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo
 
 TOP = 5  # predictions kept per row
+ROUNDING = 8  # units in the last place: a map that varies by less is one value everywhere
 
 
 def status_of(info: MethodInfo, maps: Maps) -> list[Status]:
@@ -22,7 +23,8 @@ def status_of(info: MethodInfo, maps: Maps) -> list[Status]:
     flat, slope = maps.raw.flatten(1), maps.evidence.get("gradient_norm")
     low, high = flat.amin(1), flat.amax(1)  # NaN and infinity show in them
     finite = (low.isfinite() & high.isfinite() & maps.values.isfinite()).tolist()
-    flat_map = (low == high).tolist() if flat.shape[1] > 1 else [False] * len(flat)
+    rounding = ROUNDING * torch.finfo(flat.dtype).eps * torch.maximum(low.abs(), high.abs())
+    flat_map = (high - low <= rounding).tolist() if flat.shape[1] > 1 else [False] * len(flat)
     dead = (slope == 0).tolist() if info.needs_gradients and slope is not None else [False] * len(flat)
     negative = (high <= 0).tolist() if info.picture == "positive" else [False] * len(flat)
     there = [True] * len(flat) if maps.target.found is None else maps.target.found.tolist()
@@ -50,7 +52,10 @@ def validity_of(
     agreement: Agreement | None,
 ) -> dict[str, Any]:
     """What can differ in a map that we do give, each with its reason."""
-    approximations, ending = [*maps.notes], model.reading(shape).ending
+    reading = model.reading(shape)
+    approximations, ending = [*maps.notes], reading.ending
+    if reading.alone:
+        approximations.append("run one image at a time: the others of a batch would change what it says of each")
     if maps.layer is not None and maps.layer.trunk is False:
         approximations.append(f"layer {maps.layer.name}: part of what the network says bypasses it")
     if maps.layer is not None and maps.layer.in_place is False:

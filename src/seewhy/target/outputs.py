@@ -16,11 +16,12 @@ TASKS: tuple[str, ...] = get_args(Task)
 NAMED = ("logits", "out", "image_embeds", "pooler_output")  # tables by their usual names; else the first tensor
 
 
-def scores(outputs: Any) -> Tensor:
+def scores(outputs: Any, rows: int | None = None) -> Tensor:
     """The score table of an output, (R, ...): a tensor itself, or of a container the one called `logits`, `out`,
     `image_embeds` or `pooler_output`, else the first one in it, however deep; numbers (R,) are one column (R, 1).
 
-    UsageError where there is no such tensor, for detections, and for a vector per token (R, T, D).
+    UsageError where there is no such tensor, for detections, for a vector per token (R, T, D), and where the table has
+    another number of rows than there are images.
     """
     if is_detections(outputs):
         raise UsageError(
@@ -36,6 +37,12 @@ def scores(outputs: Any) -> Tensor:
         raise UsageError(
             f"this network returns {tuple(table.shape)}{held}, a vector per token and no score per image: say which number "
             "to explain with target=a function of the output, (R,) one number per row."
+        )
+    if rows is not None and len(table) != rows:
+        raise UsageError(
+            f"the network returned {len(table)} row{'s' if len(table) > 1 else ''} of scores for {rows} "
+            f"image{'s' if rows > 1 else ''}, {tuple(table.shape)}: it needs one row per image. Look in its forward for a "
+            "squeeze(), a view(1, ...) or a mean over the batch."
         )
     return table.unsqueeze(1) if table.ndim == 1 else table
 

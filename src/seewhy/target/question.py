@@ -59,10 +59,10 @@ class Target:
         Done once, on outputs that the method computes anyway; a settled target is returned unchanged.
         """
         if self.kind == "predicted":
-            return replace(self, kind="index", index=_predicted(scores(outputs), self.task))
+            return replace(self, kind="index", index=_predicted(scores(outputs, len(rows)), self.task))
         if self.kind == "region" and self.mask is None:
-            mask = self._predicted_region(scores(outputs), rows)
-            finite = scores(outputs).flatten(1).isfinite().all(1)  # else that is what the result says
+            mask = self._predicted_region(scores(outputs, len(rows)), rows)
+            finite = scores(outputs, len(rows)).flatten(1).isfinite().all(1)  # else that is what the result says
             return replace(self, mask=mask, found=mask.flatten(1).any(1) | ~finite)
         if self.boxes is not None and self.found is None:
             boxes, label, found = self.boxes.settle(outputs, rows)
@@ -94,7 +94,7 @@ class Target:
             return _checked(cast(Callable[[Any], Tensor], self.function)(outputs), len(rows))
         if self.boxes is not None:
             return self.boxes.values(outputs, rows, self.at(self.index, rows), self.scale or "output")
-        table = scores(outputs)
+        table = scores(outputs, len(rows))
         if self.kind == "region":
             return self._region(table, rows)
         if table.ndim != 2:
