@@ -54,9 +54,7 @@ def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: boo
     return Reading(same, ending, listening.few_digits, _must_be_alone(run, row, listening.few_digits))
 
 
-def _must_be_alone(
-    run: Callable[[Tensor, bool], Any], row: Tensor, outputs: Any, few_digits: torch.dtype | None
-) -> bool:
+def _must_be_alone(run: Callable[[Tensor, bool], Any], row: Tensor, few_digits: torch.dtype | None) -> bool:
     """Whether a row says something else beside another one (a BatchNorm without running statistics), or cannot stand one.
 
     Not of a network that draws random numbers: there it differs from run to run.
