@@ -254,9 +254,9 @@ class Trace:
             )
         found = self.tested(matches[0])
         if not found.usable:
-            raise RefusalError(
-                f"no map can be taken at layer {shown}: {found.why_not}. Usable here: {self.choose().name!r}."
-            )
+            self._chosen = self._chosen or self._best()
+            other = f"Usable here: {self._chosen.name!r}" if self._chosen else "No other layer is usable either"
+            raise RefusalError(f"no map can be taken at layer {shown}: {found.why_not}. {other}.")
         return found
 
 

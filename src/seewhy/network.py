@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from seewhy import capture
 from seewhy.beside import Beside, call, repeated
@@ -69,7 +70,7 @@ class Network:
             return self._dtype
         numbers: dict[torch.dtype, int] = {}
         for p in self.module.parameters():
-            if p.is_floating_point():
+            if p.is_floating_point() and not is_lazy(p):
                 numbers[p.dtype] = numbers.get(p.dtype, 0) + p.numel()
         return max(numbers, key=lambda dtype: numbers[dtype]) if numbers else None
 

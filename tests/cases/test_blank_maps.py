@@ -75,10 +75,7 @@ def test_a_channel_that_is_the_same_everywhere_has_a_defined_weight_whatever_the
     assert set(maps[0].status) <= {sw.Status.OK, sw.Status.ALL_NEGATIVE}
 
 
-NOISE = pytest.mark.xfail(strict=True, reason="a map that is flat but for float rounding is called a map: low == high")
-
-
-@pytest.mark.parametrize("method", ["score_cam", "ablation_cam", pytest.param("eigen_cam", marks=NOISE)])
+@pytest.mark.parametrize("method", ["score_cam", "ablation_cam", "eigen_cam"])
 def test_a_layer_whose_channels_are_all_constant_gives_no_map_and_no_nan(method):
     net = tiny_cnn()
     net.conv2.weight.data.zero_()
@@ -108,12 +105,9 @@ def test_a_dead_relu_is_a_zero_gradient_and_is_drawn_as_a_sentence(method, tmp_p
     assert "zero" in sw.report(tmp_path / "run").read_text()
 
 
-MASKS = pytest.mark.xfail(strict=True, reason="RISE of one and the same score is the mean of its masks, drawn as a map")
-
-
 @pytest.mark.parametrize(
     "method",
-    ["occlusion", "score_cam", "kernel_shap", pytest.param("lime", marks=NOISE), pytest.param("rise", marks=MASKS)],
+    ["occlusion", "score_cam", "kernel_shap", "lime", "rise"],
 )
 def test_a_score_that_does_not_react_to_the_image_is_constant_without_gradients_too(method):
     e = explain(wrapped(dead()), images(2), method, target=1)
@@ -214,7 +208,6 @@ def test_two_maps_that_differ_by_ten_times_show_their_own_numbers_at_the_color_b
     assert np.array_equal(pictures(small)[0][:32], pictures(large)[0][:32])  # each over its own range
 
 
-@pytest.mark.xfail(strict=True, reason="Explanation.heatmap and overlay take no limit, though draw.heatmap does")
 @pytest.mark.parametrize("how", ["heatmap", "overlay"])
 def test_two_maps_that_differ_by_ten_times_are_drawn_on_one_scale_on_request(how):
     net = linear()

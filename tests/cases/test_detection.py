@@ -7,8 +7,6 @@ import seewhy as sw
 from cases.nets import QUICK, detector, state_of
 from nets import images
 
-pytestmark = pytest.mark.xfail(strict=True, reason="sw.target.box is being built")
-
 
 def explain(x, method="gradient", target=None, net=None, **given):
     model = sw.wrap(detector() if net is None else net, task="detection")

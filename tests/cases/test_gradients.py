@@ -65,7 +65,6 @@ def test_the_mode_is_restored_after_a_target_that_fails(mode):
     assert state_of(net) == before
 
 
-@pytest.mark.xfail(strict=True, reason="capture.guard puts back only the flags that were on when it began")
 def test_a_network_that_switches_itself_into_training_mode_is_in_evaluation_mode_again():
     net = seeded(Trains)()
     before = state_of(net)
@@ -73,7 +72,6 @@ def test_a_network_that_switches_itself_into_training_mode_is_in_evaluation_mode
     assert state_of(net) == before
 
 
-@pytest.mark.xfail(strict=True, reason="a map of weights that were drawn a moment ago is given without a word")
 def test_a_network_whose_weights_are_not_made_yet_is_refused_and_stays_as_it_is():
     net = Lazy()
     with pytest.raises(sw.SeewhyError, match=r"[Ll]azy"):
@@ -135,10 +133,7 @@ def test_a_map_for_the_training_log_inside_autocast_and_anomaly_detection_change
 
 # row 73
 
-DIFFERENTIABLE = pytest.mark.xfail(strict=True, reason="differentiable=True is being built")
 
-
-@DIFFERENTIABLE
 @pytest.mark.parametrize("method", ["gradient", "gradient_x_input", "smooth_grad"])
 def test_a_differentiable_map_has_the_second_gradient_of_finite_differences(method):
     net, x = smooth(), images(1, size=(6, 6)).clamp(0.05, 0.95)
@@ -160,7 +155,6 @@ def test_a_differentiable_map_has_the_second_gradient_of_finite_differences(meth
     assert leaf.grad is None
 
 
-@DIFFERENTIABLE
 def test_a_loss_on_a_differentiable_map_reaches_the_weights_and_not_their_gradients():
     net = smooth()
     raw = sw.explain(sw.wrap(net), images(2, size=(6, 6)), "gradient", 1, differentiable=True).raw

@@ -58,7 +58,6 @@ def test_the_probabilities_of_the_two_classes_of_a_binary_network_sum_to_one(fla
 
 
 @pytest.mark.parametrize("flat", [False, True], ids=["(N, 1)", "(N,)"])
-@pytest.mark.xfail(strict=True, reason="a single column wrapped as multiclass is to be refused: being built")
 def test_one_output_column_without_a_task_is_an_error_that_names_the_tasks(flat):
     for target in (None, 0):
         with pytest.raises(sw.UsageError, match=r"binary.*regression"):
@@ -161,7 +160,6 @@ def test_a_one_channel_mask_or_depth_map_is_explained_over_a_region_without_a_cl
     assert set(e.status) <= {sw.Status.OK, sw.Status.ALL_NEGATIVE}
 
 
-@pytest.mark.xfail(strict=True, reason="the words of regression targets are being built")
 def test_a_region_of_a_depth_map_is_no_class():
     e = explain(sw.wrap(dense(channels=1), task="regression"), images(1), "gradient", sw.target.region(a_region()))
     assert "class" not in e.target_text[0]
@@ -175,10 +173,7 @@ def test_a_mask_of_another_size_names_both_sizes(size):
 
 # row 27
 
-BESIDE = pytest.mark.xfail(strict=True, reason="beside= is being built")
 
-
-@BESIDE
 @pytest.mark.parametrize("method", ["gradient", "integrated_gradients", "grad_cam"])
 def test_each_image_of_a_two_image_network_is_explained_while_the_other_is_held_fixed(method):
     net, first, second = two_images(), images(2), images(2, size=(24, 24), seed=4)
@@ -190,7 +185,6 @@ def test_each_image_of_a_two_image_network_is_explained_while_the_other_is_held_
         assert e.raw.abs().max() > 0
 
 
-@BESIDE
 @pytest.mark.parametrize("method", ["gradient", "occlusion", "grad_cam"])
 def test_the_gradient_of_an_image_beside_a_table_is_that_of_autograd_row_by_row(method):
     net, x, table = image_and_table(), images(3), torch.rand(3, 4, generator=torch.Generator().manual_seed(2)) * 4
@@ -206,7 +200,6 @@ def test_the_gradient_of_an_image_beside_a_table_is_that_of_autograd_row_by_row(
     assert close(one_for_all.raw[0], e.raw[0], 1e-4)
 
 
-@BESIDE
 @pytest.mark.parametrize(
     ("beside", "said"),
     [
@@ -222,7 +215,6 @@ def test_what_cannot_stand_beside_an_image_is_a_usage_error(beside, said):
         explain(sw.wrap(image_and_table()), images(2), "gradient", 1, beside=beside)
 
 
-@pytest.mark.xfail(strict=True, reason="the network's own TypeError comes through: nothing says beside=")
 def test_a_network_that_needs_a_second_input_and_gets_none_is_a_usage_error_that_names_it():
     with pytest.raises(sw.UsageError, match="table"):
         explain(sw.wrap(image_and_table()), images(2), "gradient", 1)
@@ -243,10 +235,6 @@ def test_the_cosine_similarity_of_two_images_is_explained_by_a_function(method):
     assert float(same.raw.abs().max()) < 1e-4  # at its maximum
 
 
-SIMILARITY = pytest.mark.xfail(strict=True, reason="sw.target.similarity is being built")
-
-
-@SIMILARITY
 @pytest.mark.parametrize("per_image", [False, True])
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
 def test_a_similarity_target_is_the_function_that_it_replaces(method, per_image):
@@ -262,7 +250,6 @@ def test_a_similarity_target_is_the_function_that_it_replaces(method, per_image)
         assert "similarity" in e.target_text[i]
 
 
-@SIMILARITY
 @pytest.mark.parametrize(
     "to", [torch.rand(7), torch.rand(3, 5), torch.zeros(5), "text", torch.rand(2, 2, 5)], ids=range(5)
 )
@@ -272,7 +259,6 @@ def test_an_embedding_that_does_not_fit_is_a_usage_error(to):
         explain(model, images(2), "gradient", sw.target.similarity(to))
 
 
-@SIMILARITY
 def test_an_embedding_network_without_a_target_names_the_similarity():
     model = sw.wrap(embedding(), task="embedding")
     with pytest.raises(sw.UsageError, match=r"sw\.target\.similarity"):
@@ -309,7 +295,6 @@ def test_a_maker_of_targets_instead_of_a_target_is_a_usage_error(target):
         explain(wrapped(), images(2), "gradient", target)
 
 
-@pytest.mark.xfail(strict=True, reason="labels are not looked at when a network is wrapped")
 @pytest.mark.parametrize("labels", [[1, 2, 3, 4, 5], [None] * 5, [b"a"] * 5, ["a", 2, "c", "d", "e"]], ids=str)
 def test_labels_that_are_no_text_are_a_usage_error(labels):
     with pytest.raises(sw.UsageError, match="label"):
@@ -358,7 +343,6 @@ def test_a_network_that_returns_a_container_has_the_maps_of_the_plain_one(form, 
     assert torch.equal(e.raw, plain.raw)
 
 
-@pytest.mark.xfail(strict=True, reason="the first tensor of a tuple is taken, also where it is one number for all rows")
 @pytest.mark.parametrize("target", [None, 1])
 def test_a_network_that_returns_its_loss_before_its_logits_is_read_right_or_told(target):
     try:
@@ -369,7 +353,6 @@ def test_a_network_that_returns_its_loss_before_its_logits_is_read_right_or_told
     assert close(e.raw, explain(sw.wrap(tiny_cnn()), images(2), "gradient", target).raw)
 
 
-@pytest.mark.xfail(strict=True, reason="the table is kept after the function has run, and shares its memory")
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion"])
 def test_a_target_function_that_changes_the_outputs_in_place_changes_no_prediction(method):
     x = images(1)
@@ -377,16 +360,11 @@ def test_a_target_function_that_changes_the_outputs_in_place_changes_no_predicti
     assert e.predictions == explain(sw.wrap(tiny_cnn()), x, method, 1).predictions
 
 
-@pytest.mark.xfail(strict=True, reason="nobody looks whether a mean can be one of pixels in [0, 1]")
 def test_a_normalization_for_pixels_up_to_255_is_a_usage_error_that_says_so():
     with pytest.raises(sw.UsageError, match="255"):
         sw.wrap(tiny_cnn(), mean=(123.7, 116.3, 103.5), std=(58.4, 57.1, 57.4))
 
 
-LOGITS = pytest.mark.xfail(strict=True, reason="the logits in front of a softmax or sigmoid are being reached")
-
-
-@LOGITS
 @pytest.mark.parametrize(("end", "task"), [("softmax", "multiclass"), ("sigmoid", "multilabel")])
 @pytest.mark.parametrize("method", ["gradient", "grad_cam", "occlusion", "integrated_gradients"])
 def test_a_network_that_ends_in_probabilities_has_the_maps_of_its_logits(end, task, method):
@@ -397,7 +375,6 @@ def test_a_network_that_ends_in_probabilities_has_the_maps_of_its_logits(end, ta
     assert e.predictions[0][0]["probability"] == pytest.approx(plain.predictions[0][0]["probability"], abs=1e-5)
 
 
-@LOGITS
 def test_a_network_that_is_sure_has_no_vanishing_gradient_behind_its_softmax():
     e = explain(sw.wrap(ended("softmax", scale=300.0)), images(1), "gradient")
     plain = explain(sw.wrap(ended("", scale=300.0)), images(1), "gradient")
@@ -408,7 +385,6 @@ def test_a_network_that_is_sure_has_no_vanishing_gradient_behind_its_softmax():
 # regression
 
 
-@pytest.mark.xfail(strict=True, reason="the direction of a regression target is being built")
 @pytest.mark.parametrize("method", GRADIENT)
 def test_what_lowers_a_regression_output_is_the_exact_negative_of_what_raises_it(method):
     model, x = wrapped(tiny_cnn(classes=1), task="regression"), images(2)
@@ -428,7 +404,6 @@ def test_a_regression_network_has_no_probability_and_no_class(scale):
         explain(model, x, "gradient", sw.target.logit(0).on(scale))
 
 
-@pytest.mark.xfail(strict=True, reason="a target of kind output ignores the scale that it is put on")
 def test_a_scale_that_an_output_does_not_have_is_an_error_and_not_ignored():
     with pytest.raises(sw.UsageError, match="regression"):
         explain(

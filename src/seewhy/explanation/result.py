@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,10 @@ class Explanation:
     provenance: dict[str, Any]
     fingerprint: Callable[[], str]  # of the model; computed when a record needs it
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the model's fingerprint as it is now in the place of the model."""
+        return {**self.__dict__, "fingerprint": partial(str, self.fingerprint())}
+
     def __len__(self) -> int:
         return len(self.status)
 
@@ -99,21 +104,27 @@ class Explanation:
         """How this method's paper draws its maps; both signs where the method is not one of ours."""
         return METHODS[self.method].picture if self.method in METHODS else "signed"
 
-    def heatmap(self, i: int = 0) -> Image.Image:
-        """Row i's map in colors, with a color bar in its true numbers; a sentence where there is no map."""
-        if self.status[i] is not Status.OK:
-            return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
-        raw = self._cells(i)
-        colors = draw.enlarge(draw.heatmap(raw, self.picture), tuple(self.images.shape[2:]))
-        return Image.fromarray(draw.with_color_bar(colors, raw, self.picture))
+    def heatmap(self, i: int = 0, limit: float | None = None) -> Image.Image:
+        """Row i's map in colors, with a color bar in its true numbers; a sentence where there is no map.
 
-    def overlay(self, i: int = 0, opacity: float = 0.55) -> Image.Image:
-        """Row i's map over what the model was shown, with a color bar; a sentence where there is no map."""
+        limit: the number at the end of the color bar, to draw several maps on one scale; None is the map's own.
+        """
         if self.status[i] is not Status.OK:
             return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
         raw = self._cells(i)
-        mixed = draw.overlay(self._photo(i), raw, self.picture, opacity)
-        return Image.fromarray(draw.with_color_bar(mixed, raw, self.picture))
+        colors = draw.enlarge(draw.heatmap(raw, self.picture, limit), tuple(self.images.shape[2:]))
+        return Image.fromarray(draw.with_color_bar(colors, raw, self.picture, limit))
+
+    def overlay(self, i: int = 0, opacity: float = 0.55, limit: float | None = None) -> Image.Image:
+        """Row i's map over what the model was shown, with a color bar; a sentence where there is no map.
+
+        limit: as for `heatmap`.
+        """
+        if self.status[i] is not Status.OK:
+            return Image.fromarray(draw.note(self._photo(i), MEANING[self.status[i]]))
+        raw = self._cells(i)
+        mixed = draw.overlay(self._photo(i), raw, self.picture, opacity, limit)
+        return Image.fromarray(draw.with_color_bar(mixed, raw, self.picture, limit))
 
     def photo_overlay(self, i: int = 0, opacity: float = 0.55) -> Image.Image:
         """Row i's map over the whole original photo, read again from its file; what the model did not see is hatched.

@@ -174,26 +174,31 @@ def rise(
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         settled, values, outputs = clean_run(model, images[part], question, rows)
-        halves = _sums_over_masks(model, images[part], fill[part], settled, (samples, cells, keep, seed))
+        halves, same = _sums_over_masks(model, images[part], fill[part], settled, (samples, cells, keep, seed))
         evidence = {"split_half_correlation": _rank_correlation(*halves)}
         notes = (
             f"a Monte Carlo mean over {samples} masks: split_half_correlation says how far two halves of them agree",
         )
-        return Maps(halves.sum(0) / (samples * keep), settled, values, outputs, evidence, notes=notes)
+        raw = halves.sum(0) / (samples * keep)
+        flat = per_image(values.to(raw), raw).expand_as(raw)  # of one and the same score: the mean mask says nothing
+        raw = torch.where(per_image(same, raw), flat, raw)
+        return Maps(raw, settled, values, outputs, evidence, notes=notes)
 
     return by_groups(model, images, target, run)
 
 
 def _sums_over_masks(
     model: VisionModel, images: Tensor, fill: Tensor, target: Target, settings: tuple[int, int, float, int]
-) -> Tensor:
-    """(2, g, *axes): sums of score times mask over the even and the odd samples."""
+) -> tuple[Tensor, Tensor]:
+    """(2, g, *axes): sums of score times mask over the even and the odd samples; (g,): whether every score was the same."""
     samples, cells, share, seed = settings
     x, axes = images.to(model.device), images.shape[2:]
     cell_sizes = [-(-side // cells) for side in axes]
     drawn = [rise_draws(image, cell_sizes, samples, cells, share, seed) for image in images]
     bits, shifts = (torch.stack(parts).to(x.device) for parts in zip(*drawn, strict=True))
     sums = torch.zeros(2 * len(x), *axes, dtype=torch.float32, device=x.device)
+    first = torch.full((len(x),), torch.nan, device=x.device)
+    same = torch.ones(len(x), dtype=torch.bool, device=x.device)
 
     def mask(image: Tensor, sample: Tensor) -> Tensor:
         found = bits[image, sample].float()
@@ -205,9 +210,11 @@ def _sums_over_masks(
 
     def keep(image: Tensor, sample: Tensor, masks: Tensor, values: Tensor) -> None:
         sums.index_add_(0, sample % 2 * len(x) + image, per_image(values, masks[:, 0]) * masks[:, 0])
+        first[image] = torch.where(first[image].isnan(), values, first[image])
+        same[image[values != first[image]]] = False
 
     masked_runs(model, x, fill, target, samples, mask, keep)
-    return sums.view(2, len(x), *axes)
+    return sums.view(2, len(x), *axes), same
 
 
 def rise_draws(

@@ -314,7 +314,7 @@ class _Fit:
 def _ridge(z: Tensor, y: Tensor, kernel_width: float, alpha: float) -> _Fit:
     """Weighted ridge regression with a free intercept, in closed form: (samples, n), (samples,), float64."""
     k = torch.exp(-0.5 * (1 - z.mean(1).sqrt()).square() / kernel_width**2)
-    z, y = z - (k @ z) / k.sum(), y - (k @ y) / k.sum()
+    z, y = z - (k @ z) / k.sum(), y - (k @ y) / k.sum() if bool((y != y[0]).any()) else torch.zeros_like(y)
     inverse = torch.linalg.inv(z.T @ (k[:, None] * z) + alpha * torch.eye(z.shape[1], dtype=z.dtype))
     weights = inverse @ (z.T @ (k * y))
     rest = y - z @ weights
