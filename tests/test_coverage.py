@@ -17,7 +17,6 @@ TIMM = {  # network: kind of its default layer, tokens that are no cells
     "test_vit_relpos": ("tokens", 0),
     "lcnet_035": ("channels first", 0),
     "pit_ti_224": ("tokens", 1),
-    "levit_128s": ("tokens", 0),
     "gmlp_ti16_224": ("tokens", 0),
     "efficientvim_m1": ("channels first", 0),
 }

@@ -177,16 +177,22 @@ def test_a_regression_network_in_0_to_1_is_left_alone():
         lambda z: z.clamp(0, 1),
         lambda z: z.softmax(1) * 5,
         lambda z: z * z.softmax(1),
-        lambda z: functional.softmax(z, 0),
         lambda z: torch.zeros_like(z) + 0 * z,
     ],
-    ids=["logits", "clamped", "scaled", "gated", "along the batch", "zeros"],
+    ids=["logits", "clamped", "scaled", "gated", "zeros"],
 )
 def test_scores_that_are_no_probabilities_are_left_alone(end):
     net = ending(end)
     e = explain(net, "occlusion", sw.target.logit(1))
     assert e.validity["logits"] == ""
     assert torch.allclose(e.scores, net(images(2))[:, 1], atol=1e-6)
+
+
+def test_a_softmax_along_the_batch_is_no_ending_and_its_rows_are_run_alone():
+    e = explain(ending(lambda z: functional.softmax(z, 0)), "occlusion", sw.target.logit(1))
+    assert e.validity["logits"] == ""
+    assert e.scores.tolist() == [1, 1]
+    assert any("one image at a time" in note for note in e.validity["approximations"])
 
 
 @pytest.mark.parametrize(

@@ -91,13 +91,16 @@ def possible_forms(shape: Sequence[int], batch: int, axes: Sequence[int]) -> lis
 
 
 def token_forms(tokens: int, axes: Sequence[int]) -> list[Form]:
-    """So many tokens as grids that keep the image's proportions: exactly ones first, then those behind few others."""
+    """So many tokens as grids that keep the image's proportions, behind as few others as can be first.
+
+    Where a grid keeps them exactly, only such ones.
+    """
     found = []
     for prefix in range(min(MAX_PREFIX_TOKENS, tokens - 1) + 1) if len(axes) == 2 else ():
         grid = _grid_of(tokens - prefix, axes)
         if grid[0] * grid[1] == tokens - prefix > 1 and keeps_proportions(grid, axes):
             found.append(Form("tokens", grid, prefix))
-    return sorted(found, key=lambda form: form.grid[0] * axes[1] != form.grid[1] * axes[0])
+    return [form for form in found if form.grid[0] * axes[1] == form.grid[1] * axes[0]] or found
 
 
 def _grid_of(cells: int, axes: Sequence[int]) -> tuple[int, ...]:

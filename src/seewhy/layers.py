@@ -308,6 +308,6 @@ def probes_fit(device: torch.device) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise RefusalError(
-            f"finding layers takes a few images at once, which do not fit into the memory of {device}: no class activation "
+            f"finding layers takes two images at once, which do not fit into the memory of {device}: no class activation "
             "map. Input methods take one row at a time."
         ) from error

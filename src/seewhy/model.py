@@ -102,7 +102,7 @@ class VisionModel:
 
     def reading(self, shape: Sequence[int]) -> Reading:
         """How the network reads images of shape (C, *axes), and what its scores come out of; found once per shape."""
-        return self.network.reading(shape)
+        return self.network.reading(shape, self.batch_size != 1)
 
     def memory_format(self, shape: Sequence[int]) -> str:
         """How images of shape (C, *axes) are laid out for the network: `channels_last` where that gives its own output.

@@ -164,8 +164,11 @@ class Network:
         """The logits (R, classes) behind the last forward's output; None where they are that output itself."""
         return None if self._heard is None else logits(outputs, self._heard[0], self._heard[1].calls)
 
-    def reading(self, shape: Sequence[int]) -> Reading:
-        """How the network reads images of shape (C, *axes): found once per shape, from one row of noise, not counted."""
+    def reading(self, shape: Sequence[int], pairs: bool = True) -> Reading:
+        """How the network reads images of shape (C, *axes): found once per shape, from a row or two of noise, not counted.
+
+        pairs: whether it may be given two rows at once.
+        """
         key = tuple(shape)
         if key not in self._readings:
             try_it = len(key) == 3 and min(key) > 1 and self.device.type == "cpu" and self.precision == "float32"
@@ -176,7 +179,7 @@ class Network:
 
             try:
                 with self.guarded(), torch.no_grad():
-                    found = read(run, probe_images(key)[:1], try_it, self.task)
+                    found = read(run, probe_images(key)[:1], try_it, self.task, pairs and self.fixed_rows is None)
             finally:
                 self._readings.pop(key, None)
             self._readings[key] = found

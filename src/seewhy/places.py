@@ -64,18 +64,26 @@ def read_tokens(run: Run, probes: Tensor, site: Site, forms: Sequence[Form]) -> 
     most = 0.0
     for form in forms:
         patterns = cell_patterns(form.grid)
-        shown = probes[:1].repeat(1 + len(patterns), *[1] * (probes.ndim - 1))
-        masks = functional.interpolate(patterns[:, None], size=shown.shape[2:]).to(shown.device)
-        shown[1:] = torch.where(masks > 0, probes[1:], shown[1:])
-        (tensor,) = capture.outputs_at(partial(run, shown), [site])
-        if not form.fits(tensor.shape, len(shown)):
+        masks = functional.interpolate(patterns[:, None], size=probes.shape[2:]).to(probes.device)
+        changes = _changes_of_tokens(run, site, form, probes[:1], torch.where(masks > 0, probes[1:], probes[:1]))
+        if changes is None:
             continue
-        tokens = tensor.permute(form.order).float()
-        changes = (tokens[1:] - tokens[:1]).abs().mean(2)
         place, correlation = cells_before(changes, patterns.flatten(1).to(changes.device), form.prefix)
         if best is None or correlation > most:
             best, most = replace(form, before=place), correlation
     return best
+
+
+def _changes_of_tokens(run: Run, site: Site, form: Form, one: Tensor, others: Tensor) -> Tensor | None:
+    """How much each token of one image changes with each of the others, (others, tokens); two rows a run."""
+    found = []
+    for other in others:
+        (tensor,) = capture.outputs_at(partial(run, torch.cat([one, other[None]])), [site])
+        if not form.fits(tensor.shape, 2):
+            return None
+        tokens = tensor.permute(form.order).float()
+        found.append((tokens[1] - tokens[0]).abs().mean(1))
+    return torch.stack(found)
 
 
 def readings_in_place(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, Form]:
@@ -96,21 +104,22 @@ def _changes(run: Run, pair: Tensor, sites: Sequence[Site], readings: Readings) 
     """Per site and reading how much each orthant of the grid (columns) changes with each of the image (rows)."""
     one, other = pair
     axes = one.shape[1:]
-    parts = orthants(axes)
-    shown = one.repeat(1 + len(parts), *[1] * one.ndim)
-    for q, part in enumerate(parts):
-        shown[(1 + q, slice(None), *part)] = other[(slice(None), *part)]
-    changes: dict[tuple[str, Form], Tensor] = {}
+    changes: dict[tuple[str, Form], list[Tensor]] = {}
 
     def look(site: Site, tensor: Tensor) -> None:
         for form in readings[site.name]:
-            if form.fits(tensor.shape, len(shown)):
+            if form.fits(tensor.shape, 2):
                 cells = form.cells(tensor).float()
                 change = per_orthant((cells[1:] - cells[:1]).abs().mean(1))
-                changes[site.name, form] = same_orthants(change, axes, form.grid)
+                changes.setdefault((site.name, form), []).append(change[0])
 
-    capture.look_at(partial(run, shown), sites, look)
-    return changes
+    parts = orthants(axes)
+    for part in parts:
+        shown = torch.stack([one, one])
+        shown[1][(slice(None), *part)] = other[(slice(None), *part)]
+        capture.look_at(partial(run, shown), sites, look)
+    whole = {key: torch.stack(found) for key, found in changes.items() if len(found) == len(parts)}
+    return {key: same_orthants(found, axes, key[1].grid) for key, found in whole.items()}
 
 
 def answers_again(run: Run, probes: Tensor, site: Site, form: Form) -> bool:
@@ -131,19 +140,28 @@ def looks_in_place(module: nn.Module, run: Run, probes: Tensor, site: Site, form
     Its activation along a fixed random direction has to depend most on the pixels of its own orthant of the image.
     """
     axes = probes.shape[2:]
-    middles = [tuple((part.start + part.stop - 1) // 2 for part in parts) for parts in orthants(form.grid)]
+    middles = [torch.tensor([(side.start + side.stop - 1) // 2 for side in part]) for part in orthants(form.grid)]
 
-    def along(tensor: Tensor) -> Tensor:
+    def along(tensor: Tensor, middle: Tensor) -> Tensor:
         cells = form.cells(tensor).float()
         direction = torch.randn(cells.shape[1], generator=torch.Generator().manual_seed(0)).to(cells.device)
-        return torch.stack([cells[(q, slice(None), *middle)] @ direction for q, middle in enumerate(middles)])
+        for place in middle:
+            cells = cells.select(2, int(place))
+        return cells @ direction
+
+    def at_site(x: Tensor) -> Tensor:
+        return capture.returned_by(partial(run, x), site)
 
     found = []
     for probe in probes:
-        shown = probe.repeat(len(middles), *[1] * probe.ndim)
         try:
-            slope = capture.input_gradient(module, lambda x: capture.returned_by(partial(run, x), site), shown, along)
+            slopes = torch.cat(
+                [
+                    capture.input_gradient(module, at_site, probe[None], partial(along, middle=middle))
+                    for middle in middles
+                ]
+            )
         except RefusalError:  # the graph is cut below the layer: a gradient cannot tell
             return False
-        found.append(same_orthants(per_orthant(slope.float().abs().sum(1)).T, axes, form.grid).T)
+        found.append(same_orthants(per_orthant(slopes.float().abs().sum(1)).T, axes, form.grid).T)
     return answers_in_place(torch.stack(found))

@@ -37,8 +37,8 @@ class Reading:
     alone: bool = False  # it is run row by row: rows influence each other, or it takes one only
 
 
-def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: bool, task: Task) -> Reading:
-    """`run(x, channels_last)` on one row (1, C, *axes) of noise, alone and beside another."""
+def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: bool, task: Task, pairs: bool) -> Reading:
+    """`run(x, channels_last)` on one row (1, C, *axes) of noise, alone and (`pairs`) beside another."""
     listening = Listening()
     try:
         with capture.random_states(0), listening:  # a network that draws random numbers draws the same ones
@@ -51,31 +51,39 @@ def read(run: Callable[[Tensor, bool], Any], row: Tensor, try_channels_last: boo
 
     ending = _find_ending(outputs, listening.calls, task, in_extremes)
     same = try_channels_last and _same_in_channels_last(run, row, outputs)
-    return Reading(same, ending, listening.few_digits, _must_be_alone(run, row, listening.few_digits))
+    return Reading(
+        same, ending, listening.few_digits, pairs and _must_be_alone(run, row, outputs, listening.few_digits)
+    )
 
 
-def _must_be_alone(run: Callable[[Tensor, bool], Any], row: Tensor, few_digits: torch.dtype | None) -> bool:
+def _must_be_alone(
+    run: Callable[[Tensor, bool], Any], row: Tensor, outputs: Any, few_digits: torch.dtype | None
+) -> bool:
     """Whether a row says something else beside another one (a BatchNorm without running statistics), or cannot stand one.
 
     Not of a network that draws random numbers: there it differs from run to run.
     """
 
-    def first_rows(x: Tensor, seed: int) -> list[Tensor]:
-        with capture.random_states(seed):
-            found = capture.tensors(run(x, False))
-        return [t[:1].float() for t in found if t.is_floating_point() and t.shape[:1] == x.shape[:1]]
+    def first_rows(found: Any, rows: int) -> list[Tensor]:
+        tensors = [t for t in capture.tensors(found) if t.is_floating_point() and t.shape[:1] == (rows,)]
+        return [t[:1].float() for t in tensors]
 
     try:
-        beside_another = first_rows(torch.cat([row, 1 - row]), 0)
+        with capture.random_states(0):
+            beside_another = first_rows(run(torch.cat([row, 1 - row]), False), 2)
+    except torch.OutOfMemoryError:  # nothing is known of it
+        return False
     except FAILS:
         return True
-    plain, again = first_rows(row, 0), first_rows(row, 1)
+    alone = first_rows(outputs, 1)
+    if len(alone) != len(beside_another) or any(a.shape != b.shape for a, b in zip(alone, beside_another, strict=True)):
+        return False
     bound = SAME_OUTPUT if few_digits is None else 16 * torch.finfo(few_digits).eps
-    if len(plain) != len(beside_another) or any(a.shape != b.shape for a, b in zip(plain, beside_another, strict=True)):
+    if not any(bool((a - b).abs().max() > bound * a.abs().max()) for a, b in zip(alone, beside_another, strict=True)):
         return False
-    if not all(map(torch.equal, plain, again)):
-        return False
-    return any(bool((a - b).abs().max() > bound * a.abs().max()) for a, b in zip(plain, beside_another, strict=True))
+    with capture.random_states(1):
+        again = first_rows(run(row, False), 1)
+    return all(map(torch.equal, alone, again))
 
 
 def _same_in_channels_last(run: Callable[[Tensor, bool], Any], row: Tensor, outputs: Any) -> bool:

@@ -6,6 +6,7 @@ from twins_attention import generic_attention, le_grad, maps_and_gradients, roll
 import seewhy as sw
 from attention_nets import explicit_vit, inline, multi_head, reading, tied, tuples, twin_of
 from nets import images, tiny_vit
+from seewhy import registry
 from seewhy.registry import METHODS as METHODS_KNOWN
 
 METHODS = ["attention_rollout", "transformer_attribution", "le_grad"]
@@ -101,8 +102,9 @@ def with_attention(net, logits):
 def test_uniform_attention_gives_a_uniform_rollout():
     # (I + 1/17) / 2 twice: off the diagonal 1/2 1/2 1/17 + 1/2 1/17 = 3/4 of 1/17
     net = with_attention(explicit_vit(grid=(4, 4)), torch.zeros(17, 17))
-    e = sw.explain(net, small(1), "attention_rollout")
-    assert torch.allclose(e.raw, torch.tensor(0.75 / 17), atol=1e-7)
+    maps = registry.METHODS["attention_rollout"].function(sw.wrap(net), small(1), sw.target.PREDICTED)
+    assert torch.allclose(maps.raw, torch.tensor(0.75 / 17), atol=1e-7)
+    assert sw.explain(net, small(1), "attention_rollout").status == ["constant"]
 
 
 def test_rollout_of_one_block_is_half_its_class_tokens_row():

@@ -178,7 +178,7 @@ def test_rise_shifts_are_uniform_and_never_reach_a_whole_cell():
 
 
 def test_rise_of_a_constant_score_is_that_score_up_to_the_sampling():
-    e = explained(lambda x: 0 * x[:, 0] + 3, images(1, 1, (28, 28)), "rise", samples=2000)
+    e = explained(lambda x: 1e-6 * x[:, 0] + 3, images(1, 1, (28, 28)), "rise", samples=2000)
     assert float(e.raw.mean()) == pytest.approx(3, abs=0.03)
     assert float(e.raw.std()) < 3 * 0.02
 
@@ -186,7 +186,7 @@ def test_rise_of_a_constant_score_is_that_score_up_to_the_sampling():
 @pytest.mark.parametrize("keep", [0.5, 0.2])
 def test_the_mean_mask_is_the_share_that_is_kept(keep):
     x = torch.full((1, 1, 28, 28), 0.5)
-    e = explained(lambda x: 0 * x[:, 0] + 1, x, "rise", samples=4000, keep=keep)
+    e = explained(lambda x: 1e-6 * x[:, 0] + 1, x, "rise", samples=4000, keep=keep)
     mean_mask = e.raw * keep
     assert float(mean_mask.mean()) == pytest.approx(keep, abs=0.01)
     spread = (keep * (1 - keep) / 4000) ** 0.5  # of a pixel whose mask is 0 or 1; in between it is less
@@ -202,7 +202,7 @@ def test_rise_far_from_what_counts_is_the_share_that_is_kept_not_zero():
 
 def test_the_error_of_rise_falls_as_one_over_the_root_of_the_samples():
     def spread(samples):
-        return float(explained(lambda x: 0 * x[:, 0] + 1, images(4, 1, (14, 14)), "rise", samples=samples).raw.std())
+        return float(explained(lambda x: 1e-6 * x[:, 0] + 1, images(4, 1, (14, 14)), "rise", samples=samples).raw.std())
 
     assert spread(100) / spread(1600) == pytest.approx(4, rel=0.25)
 
@@ -214,7 +214,7 @@ def test_rise_draws_its_own_masks_for_every_image_and_the_same_in_every_batch():
         assert same(together[i], sw.explain(net, x[i : i + 1], "rise", target=1, samples=40).raw[0])
     twice = sw.explain(net, x[[0, 0]], "rise", target=1, samples=40).raw
     assert torch.equal(twice[0], twice[1])
-    constant = explained(lambda x: 0 * x[:, 0] + 1, x[:, :1], "rise", samples=40).raw
+    constant = explained(lambda x: 1e-6 * x[:, 0] + 1, x[:, :1], "rise", samples=40).raw
     assert not torch.equal(constant[0], constant[1])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.utils.hooks import RemovableHandle
 
 from seewhy.errors import UsageError
 
@@ -101,7 +102,10 @@ class _State:
         if any(t is not None and (t.is_meta or is_lazy(t)) for t in tensors):
             raise UsageError(_without_values(module))
         self.version: Version = self._versions([t for t in tensors if t is not None], modules)
-        if _STAY_IN_EVALUATION.get(module) != self.version.structure:
+        self._watched = _STAY_IN_EVALUATION.get(module) != self.version.structure
+        self._ran = False
+        self._watcher: RemovableHandle | None = None
+        if self._watched:
             self._stores += read_only
 
     def _versions(self, tensors: list[Tensor], modules: list[nn.Module]) -> Version:
@@ -122,6 +126,8 @@ class _State:
         for m, flag in self._flags:
             if flag:
                 m.training = False
+        if self._watched and not isinstance(self._module, torch.jit.ScriptModule):
+            self._watcher = self._module.register_forward_pre_hook(self._note)
         copies: dict[int, Tensor] = {}
         for store, originals in self._stores:
             for name, tensor in originals.items():
@@ -130,6 +136,9 @@ class _State:
                         copies[id(tensor)] = tensor.clone()
                     copy = copies[id(tensor)]
                     store[name] = nn.Parameter(copy, requires_grad=False) if isinstance(tensor, nn.Parameter) else copy
+
+    def _note(self, _module: nn.Module, _inputs: Any) -> None:
+        self._ran = True
 
     def restore(self) -> None:
         """Put everything back, also what a forward has added or removed."""
@@ -143,7 +152,9 @@ class _State:
             for name in _tensors(own):
                 del own[name]
             own.update(before)
-        if not any(m.training for m, _ in self._flags):
+        if self._watcher is not None:
+            self._watcher.remove()
+        if self._ran and not any(m.training for m, _ in self._flags):
             _STAY_IN_EVALUATION[self._module] = self.version.structure
         for m, flag in self._flags:
             if m.training is not flag:

@@ -25,7 +25,7 @@ def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ..
     def record(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, _inputs: Any, output: Any) -> None:
             tensor = first_tensor(output)
-            if tensor is not None:
+            if tensor is not None and not tensor.is_complex():
                 version = -1 if tensor.is_inference() else tensor._version
                 records.append((name, module, counts.get(name, 0), tensor, (id(tensor), version)))
             counts[name] = counts.get(name, 0) + 1
