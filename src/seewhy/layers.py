@@ -244,7 +244,9 @@ class Trace:
             known = "the object that was given is not a submodule that is reached in the forward pass."
         else:
             matches = [layer for layer in self.layers if layer.name == given]
-            known = near_names(given, [layer.name for layer in self.layers])
+            calls = [layer.name for layer in self.layers if layer.name.partition("#")[0] == given]
+            several = f"it is called {len(calls)} times, choose one: {', '.join(calls)}."
+            known = several if calls and not matches else near_names(given, [layer.name for layer in self.layers])
         shown = repr(given) if isinstance(given, str) else type(given).__name__
         if not matches:
             raise UsageError(f"no layer {shown} in the forward pass of this network: {known}")

@@ -73,6 +73,10 @@ class VisionModel:
         self._output_shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
         self._fingerprint: tuple[capture.Version, str] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the model without what it found by running, which is found again."""
+        return {**self.__dict__, "_traces": {}, "_output_shapes": {}, "on_rows": None}
+
     @property
     def device(self) -> torch.device:
         """Where the network's first parameter lies; it is never moved."""

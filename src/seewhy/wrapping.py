@@ -85,7 +85,11 @@ def _check_wrap(
     for name, values in (("mean", mean), ("std", std)):
         if values is None:
             continue
-        if not isinstance(values, Sequence) or isinstance(values, str) or not values or len(values) != len(mean):
+        if not isinstance(values, Sequence):
+            raise UsageError(
+                f"{name} is a list of numbers, one per channel, not {type(values).__name__}: {name}.tolist()?"
+            )
+        if isinstance(values, str) or not values or len(values) != len(mean):
             raise UsageError(f"{name} holds one number per channel, as many as mean; got {values!r}.")
         for value in values:
             real_number(name, value, at_least=0, above=name == "std")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 import seewhy as sw
@@ -417,3 +418,18 @@ def test_a_probability_is_never_taken_for_a_logit():
     assert not torch.allclose(logit.raw, probability.raw)
     assert ("logit" in logit.target_text[0], "probability" in probability.target_text[0]) == (True, True)
     assert model.predict(x).shape[1] == CLASSES
+
+
+@pytest.mark.parametrize("method", ["gradient", "occlusion", "grad_cam"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.int64, torch.complex64], ids=str)
+def test_an_output_that_is_no_real_number_with_a_fraction_is_an_error_that_names_its_type(method, kind):
+    class Ends(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = tiny_cnn()
+
+        def forward(self, x):
+            return self.net(x).to(kind)
+
+    with pytest.raises(sw.UsageError, match=str(kind).removeprefix("torch.")):
+        sw.explain(sw.wrap(Ends()), images(1), method, 1)

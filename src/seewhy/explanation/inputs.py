@@ -62,8 +62,9 @@ def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]
 def _shown(model: VisionModel, photo: Photo) -> tuple[Tensor, Shown]:
     if model.preprocess is not None:
         x = model.preprocess(as_rgb(photo))
-        if not isinstance(x, Tensor) or x.ndim < 2:
-            raise UsageError("preprocess must return one (C, h, w) tensor per image.")
+        if not isinstance(x, Tensor) or x.ndim not in (2, 3):
+            got = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise UsageError(f"preprocess must return one (C, h, w) tensor per image; it returned {got}.")
         note = "maps lie in the space of the user's own preprocess; the way back to the photo is unknown"
         return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None)
     shape = model.input_shape()

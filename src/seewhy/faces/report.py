@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from seewhy import draw, runfolder
+from seewhy.errors import SeewhyError
 from seewhy.explanation import MEANING, Status
 from seewhy.faces import words
 from seewhy.runfolder import Row
@@ -23,11 +24,13 @@ TABLE_STEPS = 86  # 255 / 85 = 3 gray levels a step of the browser's palette
 def report(folder: str | Path) -> Path:
     """Render the page of a run folder into it, from its files alone; returns the page's path."""
     run, rows = runfolder.read_run(folder), runfolder.read(folder)
-    page = (
-        _environment()
-        .get_template("page.html.j2")
-        .render(photos=_photos(rows), run=run, style=_style(), palettes=_palettes(), about=_about(rows))
-    )
+    template = _environment().get_template("page.html.j2")
+    try:
+        page = template.render(photos=_photos(rows), run=run, style=_style(), palettes=_palettes(), about=_about(rows))
+    except (KeyError, TypeError) as error:
+        raise SeewhyError(
+            f"{folder}/rows.jsonl: a record lacks what every record has ({type(error).__name__}: {error})."
+        ) from error
     path = Path(folder) / PAGE
     runfolder.write_file(path, page.encode())
     return path

@@ -38,6 +38,11 @@ def scores(outputs: Any, rows: int | None = None) -> Tensor:
             f"this network returns {tuple(table.shape)}{held}, a vector per token and no score per image: say which number "
             "to explain with target=a function of the output, (R,) one number per row."
         )
+    if not table.is_floating_point():
+        raise UsageError(
+            f"this network returns {str(table.dtype).removeprefix('torch.')} numbers: a score is a real number with a "
+            "fraction. Return the scores before they are rounded or compared, or pass target=a function of the output."
+        )
     if rows is not None and len(table) != rows:
         raise UsageError(
             f"the network returned {len(table)} row{'s' if len(table) > 1 else ''} of scores for {rows} "

@@ -52,7 +52,7 @@ def explain(
     device: str = options.DEVICE,
     batch_size: int | None = options.BATCH_SIZE,
     precision: str = options.PRECISION,
-    max_skipped: int = typer.Option(0, help="More skipped images than this end with exit code 3."),
+    max_skipped: int = typer.Option(0, min=0, help="More skipped images than this end with exit code 3."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many rows and minutes it will take."),
     as_json: bool = options.JSON,
 ) -> None:
