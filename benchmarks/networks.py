@@ -19,7 +19,7 @@ from torch.nn import functional
 import seewhy as sw
 from seewhy.model import VisionModel
 
-CLASSES, SIZE = 10, 224
+CLASSES, SIZE, BATCH = 10, 224, 4
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -89,7 +89,9 @@ def timm_network(name):
     config = timm.get_pretrained_cfg(name)
     module = timm.create_model(name, num_classes=CLASSES).eval()
     size = SIZE if _takes(module, SIZE) else config.input_size[-1]
-    return sw.wrap(awake(module, size), mean=config.mean, std=config.std, size=size, name=f"timm:{name}")
+    return sw.wrap(
+        awake(module, size), mean=config.mean, std=config.std, size=size, name=f"timm:{name}", batch_size=BATCH
+    )
 
 
 def _takes(module, size):
@@ -113,7 +115,7 @@ def torchvision_network(name):
     module = torchvision.models.get_model(name, weights=None, num_classes=CLASSES, **settings)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     size = 299 if name == "inception_v3" else SIZE
-    return sw.wrap(awake(module, size), mean=mean, std=std, size=size, name=f"torchvision:{name}")
+    return sw.wrap(awake(module, size), mean=mean, std=std, size=size, name=f"torchvision:{name}", batch_size=BATCH)
 
 
 WIDTH = {"hidden_size": 96, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 192}
@@ -179,7 +181,15 @@ def _detectors(network):
 
 def transformers_network(network_class, config, task):
     """A network of transformers from its configuration."""
-    return sw.wrap(awake(network_class(config)), mean=HALF, std=HALF, size=SIZE, task=task, name=network_class.__name__)
+    return sw.wrap(
+        awake(network_class(config)),
+        mean=HALF,
+        std=HALF,
+        size=SIZE,
+        task=task,
+        name=network_class.__name__,
+        batch_size=BATCH,
+    )
 
 
 def similarities(field, width):
