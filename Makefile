@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench clean
+.PHONY: help demo test lint types docs bench coverage clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -27,6 +27,9 @@ docs: $(VENV)/installed-dev ## Write the generated parts of docs/ again
 bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks*.md (a quarter of an hour)
 	@$(BIN)/python benchmarks/grad_cam.py
 	@$(BIN)/python benchmarks/integrated_gradients.py
+
+coverage: $(VENV)/installed-dev ## Examine every architecture; resumable; writes docs/coverage.md (most of an hour)
+	@$(BIN)/python benchmarks/coverage.py
 
 clean: ## Remove the virtual environment and every cache
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,7 +14,6 @@ import torch
 import torchvision
 import transformers
 from torch import nn
-from torch.nn import functional
 
 import seewhy as sw
 from seewhy.model import VisionModel
@@ -151,9 +150,9 @@ def transformers_networks():
     regnet = t.RegNetConfig(embedding_size=16, **PYRAMID, groups_width=16, num_labels=CLASSES)
     yield network("RegNet", t.RegNetForImageClassification, regnet)
     clip = t.CLIPVisionConfig(**VIT, projection_dim=32)
-    yield network("CLIP vision", t.CLIPVisionModelWithProjection, clip, similarities("image_embeds", 32), "regression")
+    yield network("CLIP vision", t.CLIPVisionModelWithProjection, clip, similarities(32), "embedding")
     siglip = t.SiglipVisionConfig(**VIT)
-    yield network("SigLIP vision", t.SiglipVisionModel, siglip, similarities("pooler_output", 96), "regression")
+    yield network("SigLIP vision", t.SiglipVisionModel, siglip, similarities(96), "embedding")
     segformer = t.SegformerConfig(num_labels=CLASSES, hidden_sizes=[16, 32, 64, 96], depths=[1, 1, 1, 1])
     yield network("SegFormer", t.SegformerForImageClassification, segformer)
     regions = tuple(sw.target.region(torch.ones(SIZE // 4, SIZE // 4), k) for k in (1, 2))
@@ -192,14 +191,10 @@ def transformers_network(network_class, config, task):
     )
 
 
-def similarities(field, width):
+def similarities(width):
     """Cosine similarity to either of two directions."""
-
-    def to(direction):
-        return lambda outputs: functional.cosine_similarity(outputs[field], direction.to(outputs[field]), dim=1)
-
     generator = torch.Generator().manual_seed(3)
-    return tuple(to(torch.randn(1, width, generator=generator)) for _ in range(2))
+    return tuple(sw.target.similarity(torch.randn(width, generator=generator)) for _ in range(2))
 
 
 def first_query(k):

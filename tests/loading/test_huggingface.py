@@ -143,7 +143,7 @@ def test_of_a_network_of_pictures_and_texts_the_pictures_half_is_taken(tmp_path,
         made(tmp_path, transformers.CLIPVisionModelWithProjection, transformers.CLIPVisionConfig(**vision))
     model = sw.load(f"hf:{tmp_path}")
     assert type(model.module).__name__ == "CLIPVisionModelWithProjection"
-    assert model.task == "regression"
+    assert model.task == "embedding"
     assert model.module(torch.rand(1, 3, 32, 32)).image_embeds.shape == (1, 6)
     assert ("left out" in model.weights) == whole
 

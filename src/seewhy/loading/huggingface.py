@@ -25,9 +25,9 @@ TASKS = {  # by how an architecture's name ends; the longest first
     "ForImageClassification": "multiclass",
     "ForSemanticSegmentation": "segmentation",
     "ForObjectDetection": "detection",
-    "ModelWithProjection": "regression",  # an embedding: numbers without classes
-    "Backbone": "regression",
-    "Model": "regression",
+    "ModelWithProjection": "embedding",
+    "Backbone": "embedding",
+    "Model": "embedding",
 }
 PROBLEMS = {"multi_label_classification": "multilabel", "regression": "regression"}
 INTERPOLATIONS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers for them
