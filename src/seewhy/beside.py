@@ -1,7 +1,8 @@
 """What a network is given beside the image: a second image, a table row; held fixed while the image is explained."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -70,9 +71,14 @@ def _parameters(module: nn.Module) -> dict[str, bool]:
     if isinstance(module, torch.jit.ScriptModule):
         schema = getattr(getattr(module, "forward", None), "schema", None)
         return {a.name: not a.has_default_value() for a in schema.arguments[1:]} if schema is not None else {}
+    return _inputs(getattr(module.forward, "__func__", module.forward), inspect.ismethod(module.forward))
+
+
+@lru_cache(maxsize=64)
+def _inputs(forward: Callable[..., Any], of_a_module: bool) -> dict[str, bool]:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     try:
-        found = inspect.signature(module.forward).parameters.values()
+        found = list(inspect.signature(forward).parameters.values())[of_a_module:]
     except (TypeError, ValueError):  # compiled code
         return {}
     return {p.name: p.default is inspect.Parameter.empty for p in found if p.kind in named}

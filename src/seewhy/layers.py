@@ -115,11 +115,11 @@ class Trace:
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
         read = [site for site, _, _ in sites if readings[site.name]]
         readings = places.with_tokens_counted(run, probes, read, readings)
-        right = places.readings_in_place(run, probes, read, readings)
-        found = [
-            _layer(site, _form(readings[site.name], right.get(site.name)), shape, site.name in right)
-            for site, shape, _ in sites
-        ]
+        doubtful = [site for site in read if len(readings[site.name]) > 1]
+        right = places.readings_in_place(run, probes, doubtful, readings) if doubtful else {}
+        forms = {name: right.get(name, next(iter(several), None)) for name, several in readings.items()}
+        self._in_place.update({(self._same[name], form): True for name, form in right.items()})
+        found = [_layer(site, forms[site.name], shape) for site, shape, _ in sites]
         spatial = [layer for layer in found if layer.usable]
         _, gradients = capture.activations_and_gradients(self._call, [layer.site for layer in spatial], score)
         reached = {layer.name: _reached(layer, gradient) for layer, gradient in zip(spatial, gradients, strict=True)}
@@ -171,12 +171,30 @@ class Trace:
         key = (self._same[layer.name], layer.form)
         if key not in self._in_place:
             self._in_place[key] = (
-                bool(layer.in_place)
+                self._answers([layer])
                 or places.answers_again(self._run, self._probes, layer.site, layer.form)
                 or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
             )
         why_not = "" if self._in_place[key] or self._is_evident(layer.form) else _no_grid(layer.form, layer.channels)
         return replace(layer, trunk=self.trunk(layer), in_place=self._in_place[key], why_not=why_not)
+
+    def _answers(self, layers: Sequence[Layer]) -> bool:
+        """Whether parts of the image are answered in place at any of these layers; noted for each."""
+        readings = {layer.name: [layer.form] for layer in layers if layer.form is not None}
+        sites = [layer.site for layer in layers]
+        right = places.readings_in_place(self._run, self._probes, sites, readings)
+        self._in_place.update({(self._same[name], form): True for name, form in right.items()})
+        return bool(right)
+
+    def all_tested(self, progress: Callable[[int, int], None] | None = None) -> LayerTable:
+        """Every layer, each tested; progress: called with (layers done, layers in all)."""
+        self._answers([layer for layer in self.layers if layer.usable and layer.gradient])
+        table = LayerTable()
+        for done, layer in enumerate(self.layers, 1):
+            table.append(self.tested(layer))
+            if progress is not None:
+                progress(done, len(self.layers))
+        return table
 
     def _is_evident(self, form: Form) -> bool:
         return form.kind != "tokens" and keeps_proportions(form.grid, self._probes.shape[2:])
@@ -211,11 +229,11 @@ class Trace:
         return self._chosen
 
     def _best(self) -> Layer | None:
-        candidates = [layer for layer in reversed(self.layers) if layer.usable and not self._is_the_output(layer)]
+        candidates = [layer for layer in reversed(self.layers) if layer.usable]
         reached = [layer for layer in candidates if layer.gradient]
         doubtful: list[Layer] = []
         for layer in reached:
-            if self.trunk(layer):
+            if self.trunk(layer) and not self._is_the_output(layer):
                 tested = self.tested(layer)
                 if tested.in_place:
                     return tested
@@ -262,17 +280,12 @@ class Trace:
         return found
 
 
-def _form(readings: Sequence[Form], in_place: Form | None) -> Form | None:
-    """The reading that an experiment confirmed; else the likeliest by its shape."""
-    return in_place or next(iter(readings), None)
-
-
-def _layer(site: Site, form: Form | None, shape: tuple[int, ...], in_place: bool) -> Layer:
+def _layer(site: Site, form: Form | None, shape: tuple[int, ...]) -> Layer:
     if form is None:
         returned = " x ".join(map(str, shape[1:])) or "one number"
         return Layer(site.name, site, None, 0, why_not=f"not spatial: returns {returned} per image")
     why_not = "one cell only: it cannot say where" if max(form.grid) == 1 else ""
-    return Layer(site.name, site, form, shape[form.channels_axis], in_place=in_place or None, why_not=why_not)
+    return Layer(site.name, site, form, shape[form.channels_axis], why_not=why_not)
 
 
 def _no_grid(form: Form, channels: int) -> str:

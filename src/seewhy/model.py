@@ -304,13 +304,8 @@ class VisionModel:
         progress: called with (layers done, layers in all); the trunk test costs two forward rows a layer.
         """
         trace = self._trace(self.input_shape(), PREDICTED)
-        table = LayerTable()
         with self.guarded(), torch.no_grad():
-            for done, layer in enumerate(trace.layers, 1):
-                table.append(trace.tested(layer))
-                if progress is not None:
-                    progress(done, len(trace.layers))
-        return table
+            return trace.all_tested(progress)
 
     def default_layer(self, target: Target = PREDICTED, shape: Sequence[int] | None = None) -> Layer:
         """The last trunk layer with a grid finer than one cell and a gradient from the target at its cells."""

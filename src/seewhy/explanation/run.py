@@ -83,13 +83,13 @@ def explain_inputs(
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
     differentiable = bool(params.get("differentiable"))
-    with torch.inference_mode(False), torch.set_grad_enabled(differentiable), model.holding(given):
+    with torch.inference_mode(False), model.holding(given), model.guarded(seed) as version:
         index, question = ask(model, x, target, given)
-        x_rows = x if index == list(range(len(x))) else x[index]
+        with torch.set_grad_enabled(differentiable):
+            x_rows = x if index == list(range(len(x))) else x[index]
         begun = time.perf_counter()
-        with model.guarded(seed) as version:
-            question = question.on(scale_of(model, x.shape[1:], question, info.scale))
-            maps = _run(model, x_rows, question, info, keywords)
+        question = question.on(scale_of(model, x.shape[1:], question, info.scale))
+        maps = _run(model, x_rows, question, info, keywords)
         seconds = time.perf_counter() - begun
         status = status_of(info, maps)
         raw = _without_empty(maps.raw if differentiable else maps.raw.detach(), status)
