@@ -12,7 +12,7 @@ from seewhy import capture
 from seewhy.capture import Call, Score, Site
 from seewhy.errors import RefusalError
 from seewhy.forms import Form, token_forms
-from seewhy.places import read_tokens
+from seewhy.places import Run, read_tokens
 
 INSTEAD = "Use grad_cam, smooth_grad or integrated_gradients."
 SHAPES_SHOWN = 4
@@ -109,7 +109,7 @@ class Attention:
         return (f"the score is read from {where}, not from one class token: the mean over the rows of these is taken",)
 
 
-def find_attention(module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> Attention:
+def find_attention(module: nn.Module, run: Run, probes: Tensor, score: Score) -> Attention:
     """The attention of a network over all its tokens, from runs on two probe images.
 
     RefusalError where there is none, where a map is not over all tokens (windows, pooled tokens, channels), where two maps
@@ -138,7 +138,7 @@ def find_attention(module: nn.Module, run: Callable[[Tensor], Any], probes: Tens
 
 def _form_of(
     module: nn.Module,
-    run: Callable[[Tensor], Any],
+    run: Run,
     maps: Sequence[capture.Map],
     spans: Sequence[capture.Span],
     probes: Tensor,

@@ -13,7 +13,7 @@ Kind = Literal["channels first", "channels last", "tokens"]
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens in front of a grid; the largest known use is 1 + 8
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2))  # of images, tokens and channels in a layer's output
-PATTERNS = 8  # of cells, to see which token is which
+PATTERNS = 4  # of cells, to see which token is which
 NOTHING = 1e-12  # of the largest change: what a logarithm takes no change at all for
 
 

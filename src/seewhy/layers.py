@@ -13,6 +13,7 @@ from seewhy import capture, places
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
 from seewhy.forms import Form, keeps_proportions, possible_forms
+from seewhy.places import Run
 from seewhy.target import is_detections, scores
 
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
@@ -97,7 +98,7 @@ class LayerTable(list[Layer]):
 class Trace:
     """One run of a network on two probe images: its layers, each with the gradient at its cells, and what tests them."""
 
-    def __init__(self, module: nn.Module, run: Callable[[Tensor], Any], probes: Tensor, score: Score) -> None:
+    def __init__(self, module: nn.Module, run: Run, probes: Tensor, score: Score) -> None:
         self._module, self._run, self._probes, self._score = module, run, probes, score
         sites, output = capture.trace(module, self._call)
         if not sites:

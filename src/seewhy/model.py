@@ -20,13 +20,15 @@ from seewhy.errors import RefusalError, UsageError
 from seewhy.forms import probe_images
 from seewhy.layers import Layer, LayerTable, Trace, probes_fit
 from seewhy.network import Network, Precision
+from seewhy.places import Run
 from seewhy.reading import Reading
 from seewhy.target import PREDICTED, Target, Task, scores
 
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
+ROWS_OF_EXPERIMENTS = 5  # an image, and it with each of its quadrants exchanged; two rows where memory may be short
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
-Look = Callable[[nn.Module, Callable[[Tensor], Any], Tensor, Score], Result]  # module, run, probe images, score
+Look = Callable[[nn.Module, Run, Tensor, Score], Result]  # module, run, probe images, score
 
 
 class VisionModel:
@@ -363,10 +365,12 @@ class VisionModel:
             rows = torch.arange(len(probes), device=self.device)
             question = target.for_probes(rows, self.task)
 
-            def run(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
+            def network(x: Tensor) -> Any:  # a network that draws random numbers draws the same ones in every probe run
                 with capture.random_states(0):
                     return self.forward(x, repeated(held, len(x)))
 
+            generous = self.batch_size is None and self.device.type == "cpu"
+            run = Run(network, ROWS_OF_EXPERIMENTS if generous else 2)
             with self.guarded(), torch.no_grad(), probes_fit(self.device):
                 self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
         found: Result = self._traces[key][0]

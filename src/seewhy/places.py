@@ -1,7 +1,7 @@
 """Experiments on whether the cells of a layer answer to the part of the image that they are read as."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,21 @@ from seewhy.forms import (
     same_orthants,
 )
 
-Run = Callable[[Tensor], Any]
+Look = Callable[..., None]  # site, what it returned, rows=
 Readings = Mapping[str, list[Form]]  # of what a site returns, by its name
 PAIRS_AGAIN = 4  # further pairs of images for a layer of which the first pair did not tell
+
+
+@dataclass(frozen=True)
+class Run:
+    """The network on images, and how many of them it may be given at once."""
+
+    network: Callable[[Tensor], Any]
+    rows: int
+
+    def __call__(self, x: Tensor) -> Any:
+        """The network's output for images (R, C, *axes)."""
+        return self.network(x)
 
 
 def with_tokens_counted(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, list[Form]]:
@@ -75,15 +87,23 @@ def read_tokens(run: Run, probes: Tensor, site: Site, forms: Sequence[Form]) -> 
 
 
 def _changes_of_tokens(run: Run, site: Site, form: Form, one: Tensor, others: Tensor) -> Tensor | None:
-    """How much each token of one image changes with each of the others, (others, tokens); two rows a run."""
-    found = []
-    for other in others:
-        (tensor,) = capture.outputs_at(partial(run, torch.cat([one, other[None]])), [site])
-        if not form.fits(tensor.shape, 2):
-            return None
-        tokens = tensor.permute(form.order).float()
-        found.append((tokens[1] - tokens[0]).abs().mean(1))
-    return torch.stack(found)
+    """How much each token of one image changes with each of the others, (others, tokens)."""
+    found: list[Tensor] = []
+
+    def look(_: Site, tensor: Tensor, rows: int) -> None:
+        if form.fits(tensor.shape, rows):
+            tokens = tensor.permute(form.order).float()
+            found.append((tokens[1:] - tokens[:1]).abs().mean(2))
+
+    _show(run, one, others, [site], look)
+    changes = torch.cat(found) if found else one.new_empty(0)
+    return changes if len(changes) == len(others) else None
+
+
+def _show(run: Run, one: Tensor, others: Tensor, sites: Sequence[Site], look: Look) -> None:
+    """One image (1, C, *axes) beside others, as many as a run may have: `look(site, what it returned, rows)`."""
+    for part in torch.split(others, run.rows - 1):
+        capture.look_at(partial(run, torch.cat([one, part])), sites, partial(look, rows=1 + len(part)))
 
 
 def readings_in_place(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, Form]:
@@ -102,24 +122,25 @@ def readings_in_place(run: Run, probes: Tensor, sites: Sequence[Site], readings:
 
 def _changes(run: Run, pair: Tensor, sites: Sequence[Site], readings: Readings) -> dict[tuple[str, Form], Tensor]:
     """Per site and reading how much each orthant of the grid (columns) changes with each of the image (rows)."""
-    one, other = pair
-    axes = one.shape[1:]
+    one, other = pair[:1], pair[1]
+    axes = one.shape[2:]
     changes: dict[tuple[str, Form], list[Tensor]] = {}
 
-    def look(site: Site, tensor: Tensor) -> None:
+    def look(site: Site, tensor: Tensor, rows: int) -> None:
         for form in readings[site.name]:
-            if form.fits(tensor.shape, 2):
+            if form.fits(tensor.shape, rows):
                 cells = form.cells(tensor).float()
                 change = per_orthant((cells[1:] - cells[:1]).abs().mean(1))
-                changes.setdefault((site.name, form), []).append(change[0])
+                changes.setdefault((site.name, form), []).append(change)
 
     parts = orthants(axes)
-    for part in parts:
-        shown = torch.stack([one, one])
-        shown[1][(slice(None), *part)] = other[(slice(None), *part)]
-        capture.look_at(partial(run, shown), sites, look)
-    whole = {key: torch.stack(found) for key, found in changes.items() if len(found) == len(parts)}
-    return {key: same_orthants(found, axes, key[1].grid) for key, found in whole.items()}
+    shown = one.repeat(len(parts), *[1] * (one.ndim - 1))
+    for exchanged, part in zip(shown, parts, strict=True):
+        exchanged[(slice(None), *part)] = other[(slice(None), *part)]
+    _show(run, one, shown, sites, look)
+    whole = {key: torch.cat(found) for key, found in changes.items()}
+    complete = {key: found for key, found in whole.items() if len(found) == len(parts)}
+    return {key: same_orthants(found, axes, key[1].grid) for key, found in complete.items()}
 
 
 def answers_again(run: Run, probes: Tensor, site: Site, form: Form) -> bool:
