@@ -213,6 +213,8 @@ class Trace:
     def choose(self) -> Layer:
         """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
 
+        The experiment costs two rows a layer, so autograd's graph first says which layers no path leads around.
+
         One whose cells were seen to lie in place is preferred, and the network's own output (of a segmentation network) is
         passed over: a map there only repeats the prediction. The returned layer's `trunk` and `in_place` say what it is.
         RefusalError where no layer is usable.
@@ -232,9 +234,10 @@ class Trace:
     def _best(self) -> Layer | None:
         candidates = [layer for layer in reversed(self.layers) if layer.usable]
         reached = [layer for layer in candidates if layer.gradient]
+        around = capture.on_every_path(self._module, self._run, self._probes, [layer.site for layer in reached])
         doubtful: list[Layer] = []
         for layer in reached:
-            if self.trunk(layer) and not self._is_the_output(layer):
+            if around.get(layer.name, True) and self.trunk(layer) and not self._is_the_output(layer):
                 tested = self.tested(layer)
                 if tested.in_place:
                     return tested

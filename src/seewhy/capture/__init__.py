@@ -24,6 +24,7 @@ from seewhy.capture.gradients import (
 )
 from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
 from seewhy.capture.outputs import copied, detach, first_tensor, fixed_rows, in_rows, tensors
+from seewhy.capture.paths import on_every_path
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
 from seewhy.capture.tracing import look_at, output_with_edit, outputs_at, returned_by, trace
@@ -62,6 +63,7 @@ __all__ = [
     "integer_modules",
     "joined",
     "look_at",
+    "on_every_path",
     "one_block",
     "output_with_edit",
     "outputs_at",
