@@ -15,18 +15,14 @@ TIMM = {  # network: kind of its default layer, tokens that are no cells
     "test_mambaout": ("channels last", 0),
     "test_vit": ("tokens", 1),
     "test_vit_relpos": ("tokens", 0),
-    "lcnet_035": ("channels first", 0),
-    "pit_ti_224": ("tokens", 1),
-    "gmlp_ti16_224": ("tokens", 0),
-    "efficientvim_m1": ("channels first", 0),
+    "test_coatnet": ("channels first", 0),
+    "efficientvit_m0": ("channels first", 0),
 }
 TRANSFORMERS = {
     "ViT": ("tokens", 1),
     "DINOv2 with registers": ("tokens", 5),
     "Swin": ("tokens", 0),
     "CLIP vision": ("tokens", 1),
-    "SegFormer": ("channels first", 0),
-    "DETR": ("tokens", 0),
 }
 
 
