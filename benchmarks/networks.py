@@ -20,6 +20,7 @@ from seewhy.model import VisionModel
 
 CLASSES, SIZE, BATCH = 10, 224, 4
 HALF = (0.5, 0.5, 0.5)
+LOGITS = (sw.target.logit(1), sw.target.logit(2))  # of random weights a probability is often 0 or 1 to the last digit
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Network:
     source: str
     name: str
     build: Callable[[], VisionModel]
-    questions: tuple[Any, Any] = (1, 2)
+    questions: tuple[Any, Any] = LOGITS
 
 
 @contextlib.contextmanager
@@ -129,7 +130,7 @@ def transformers_networks():
     """Small configurations of transformers' vision models."""
     t = transformers
 
-    def network(name, network_class, config, questions=(1, 2), task="multiclass"):
+    def network(name, network_class, config, questions=LOGITS, task="multiclass"):
         return Network("transformers", name, partial(transformers_network, network_class, config, task), questions)
 
     yield network("ViT", t.ViTForImageClassification, t.ViTConfig(**VIT, num_labels=CLASSES))

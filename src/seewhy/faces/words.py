@@ -24,6 +24,8 @@ def heading(record: Record) -> str:
         return "What makes it similar to the given embedding?"
     if target["kind"] == "box" and target.get("box") is not None:
         return f"Why {name}, box {target['rank']}?"
+    if record["status"] == Status.NO_DETECTION:
+        return "Nothing to explain"
     return f"What raises {_the(target['text'])}?"
 
 
