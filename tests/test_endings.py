@@ -253,3 +253,18 @@ def test_a_softmax_in_half_precision_is_reached_too():
 def test_the_sentence_on_the_page_says_where_the_logits_were_read():
     record = explain(ending(nn.Softmax(1))).rows()[0][0]
     assert "Logits were read in front of the network's own softmax." in words.evidence(record)
+
+
+def test_rounding_that_grows_through_the_network_is_no_dependence_on_the_other_rows():
+    class Chaotic(nn.Module):
+        """Rounding at its first layer is a thousand times larger at its end, as in deep networks of random weights."""
+
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3 * 32 * 32, 5)
+
+        def forward(self, x):
+            z = self.fc(x.flatten(1))
+            return (3e6 * (z + 1e-7 * (len(x) == 1))).sin()
+
+    assert explain(Chaotic().eval(), "gradient").validity["approximations"] == []
