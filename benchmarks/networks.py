@@ -98,7 +98,7 @@ def _takes(module, size):
     try:
         with torch.no_grad():
             module(torch.zeros(1, 3, size, size))
-    except (AssertionError, RuntimeError):
+    except (AssertionError, RuntimeError, ValueError):
         return False
     return True
 
