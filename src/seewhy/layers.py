@@ -16,6 +16,9 @@ from seewhy.forms import Form, keeps_proportions, possible_forms
 from seewhy.places import Run
 from seewhy.target import is_detections, scores
 
+TRIED_HARDER = (
+    4  # trunk layers, from the last on, that two pictures did not tell of; of earlier ones two pictures must tell
+)
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
 
 
@@ -162,22 +165,22 @@ class Trace:
             self._trunk[key] = bool((swapped - wanted).abs().max() <= bound)
         return self._trunk[key]
 
-    def tested(self, layer: Layer) -> Layer:
+    def tested(self, layer: Layer, again: bool = True) -> Layer:
         """The layer with what its tests say: trunk or branch, and whether its cells lie over the image as they are read.
 
         A shape that keeps the image's proportions is evidence by itself; any other reading needs the experiment.
+        again: whether to try harder where two pictures do not tell: about as many rows as everything else.
         """
         if not layer.usable or layer.form is None:
             return layer
         key = (self._same[layer.name], layer.form)
-        if key not in self._in_place:
-            self._in_place[key] = (
-                self._answers([layer])
-                or places.answers_again(self._run, self._probes, layer.site, layer.form)
-                or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
-            )
-        why_not = "" if self._in_place[key] or self._is_evident(layer.form) else _no_grid(layer.form, layer.channels)
-        return replace(layer, trunk=self.trunk(layer), in_place=self._in_place[key], why_not=why_not)
+        if key not in self._in_place and not self._answers([layer]) and again:
+            self._in_place[key] = places.answers_again(
+                self._run, self._probes, layer.site, layer.form
+            ) or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
+        in_place = self._in_place.get(key, False)
+        why_not = "" if in_place or self._is_evident(layer.form) else _no_grid(layer.form, layer.channels)
+        return replace(layer, trunk=self.trunk(layer), in_place=in_place, why_not=why_not)
 
     def _answers(self, layers: Sequence[Layer]) -> bool:
         """Whether parts of the image are answered in place at any of these layers; noted for each."""
@@ -235,14 +238,14 @@ class Trace:
         candidates = [layer for layer in reversed(self.layers) if layer.usable]
         reached = [layer for layer in candidates if layer.gradient]
         around = capture.on_every_path(self._module, self._run, self._probes, [layer.site for layer in reached])
-        doubtful: list[Layer] = []
+        failed: list[Layer] = []
         for layer in reached:
             if around.get(layer.name, True) and self.trunk(layer) and not self._is_the_output(layer):
-                tested = self.tested(layer)
+                tested = self.tested(layer, again=len(failed) < TRIED_HARDER)
                 if tested.in_place:
                     return tested
-                doubtful += [tested] if tested.usable else []
-        if doubtful:
+                failed.append(tested)
+        if doubtful := [layer for layer in failed if layer.usable]:
             return doubtful[0]
         return next((tested for tested in map(self.tested, reached or candidates) if tested.usable), None)
 
