@@ -89,7 +89,8 @@ def explain_inputs(
             x_rows = x if index == list(range(len(x))) else x[index]
         begun = time.perf_counter()
         question = question.on(scale_of(model, x.shape[1:], question, info.scale))
-        maps = _run(model, x_rows, question, info, keywords)
+        with capture.random_states(seed):  # whatever was drawn until here, on a first call more than on a later one
+            maps = _run(model, x_rows, question, info, keywords)
         seconds = time.perf_counter() - begun
         status = status_of(info, maps)
         raw = _without_empty(maps.raw if differentiable else maps.raw.detach(), status)
