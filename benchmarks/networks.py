@@ -20,6 +20,7 @@ from seewhy.model import VisionModel
 
 CLASSES, SIZE, BATCH = 10, 224, 4
 HALF = (0.5, 0.5, 0.5)
+ENCODERS = ("gemma4_vit",)  # modules of timm without a head: they return a vector per token
 LOGITS = (sw.target.logit(1), sw.target.logit(2))  # of random weights a probability is often 0 or 1 to the last digit
 
 
@@ -76,7 +77,8 @@ def timm_networks(modules=None):
         sizes = {name: _parameters(name) for name in timm.list_models(module=module)}
         real = [name for name in sizes if not name.startswith("test_")]
         for name in dict.fromkeys(min(names, key=sizes.__getitem__) for names in (list(sizes), real)):
-            yield Network(f"timm.{module}", name, partial(timm_network, name))
+            questions = (mean_of_tokens(1), mean_of_tokens(2)) if module in ENCODERS else LOGITS
+            yield Network(f"timm.{module}", name, partial(timm_network, name), questions)
 
 
 def _parameters(name):
@@ -196,6 +198,11 @@ def similarities(width):
     """Cosine similarity to either of two directions."""
     generator = torch.Generator().manual_seed(3)
     return tuple(sw.target.similarity(torch.randn(width, generator=generator)) for _ in range(2))
+
+
+def mean_of_tokens(k):
+    """Number k of the mean of the tokens that an encoder returns."""
+    return lambda outputs: outputs[:, :, k].mean(1)
 
 
 def first_query(k):
