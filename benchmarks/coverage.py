@@ -40,7 +40,7 @@ def examine(network: Network) -> dict:
         x = probe_images((3, *model.size))[:1]
         record |= _maps(model, x, network.questions)
         record |= _judged(model, x, record, network.questions)
-    except sw.RefusalError as error:
+    except sw.SeewhyError as error:
         record |= {"verdict": "refused", "why": str(error)}
     except Exception as error:  # a crash is a wrong answer, and the run goes on
         record |= {"verdict": "wrong", "why": f"{type(error).__name__}: {error}"}
