@@ -27,7 +27,7 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention", "paths"]],
+    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"], ["paths"]],
     "loading": [
         ["extras"],
         ["labels", "checkpoint"],

@@ -12,7 +12,7 @@ def told(net, x=None):
     x = images(2) if x is None else x
     with capture.guard(net):
         sites = [site for site, _, _ in capture.trace(net, lambda: net(x))[0]]
-        return capture.on_every_path(net, net, x, sites)
+        return capture.on_every_path(net, lambda: net(x), sites)
 
 
 def test_every_layer_of_a_chain_lies_on_every_path():
@@ -43,8 +43,15 @@ def test_the_bottleneck_of_a_u_net_is_led_around():
     assert (found["bottom"], found["up2"], found["out"]) == (False, False, True)
 
 
-def test_of_two_branches_neither_lies_on_every_path():
-    assert set(told(two_branches()).values()) == {False}
+def test_a_branch_beside_the_first_layer_is_left_to_the_experiment():
+    found = told(two_branches())
+    assert (found["left"], found["left_head"]) == (True, True)
+    assert not {"right", "right_head"} & found.keys()
+
+
+def test_a_network_without_layers_has_nothing_to_tell():
+    net = nn.Flatten()
+    assert capture.on_every_path(net, lambda: net(images(2)), []) == {}
 
 
 def test_operations_in_place_do_not_hide_a_way_around():
@@ -62,12 +69,13 @@ def test_what_is_detached_on_the_way_is_left_to_the_experiment():
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
-            self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+            self.stem, self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 3)
 
         def forward(self, x):
+            x = self.stem(x)
             return (self.one(x).detach() + self.two(x)).mean((2, 3))
 
-    assert told(Half()) == {"two": True}
+    assert told(Half()) == {"stem": True, "two": True}
 
 
 def test_a_checkpointed_block_is_seen_from_outside():
@@ -89,7 +97,7 @@ def test_a_hundred_layers_with_shortcuts_have_more_paths_than_a_float_can_count(
 
     found = told(Deep(), torch.rand(2, 4))
     assert len(found) == 1100
-    assert set(found.values()) == {False}
+    assert [name for name, on in found.items() if on] == ["layers.0"]  # where paths start
 
 
 def test_the_network_is_left_as_it_was():

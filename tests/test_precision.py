@@ -52,7 +52,8 @@ def test_every_method_says_how_far_it_agrees(method):
         assert e.raw.amin() == e.raw.amax()
         return
     assert -1 <= found <= 1
-    assert found != 1 or method in ("rise", "lime", "kernel_shap", "extremal_perturbation")
+    few_values = ("rise", "lime", "kernel_shap", "extremal_perturbation", "deconvnet")  # these may be ranked all the same
+    assert found != 1 or method in few_values
 
 
 def test_the_agreement_is_that_of_the_same_weights_in_float32():

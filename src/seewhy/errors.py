@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class SeewhyError(Exception):
@@ -50,6 +51,19 @@ def known_name(name: str, value: object, known: Iterable[str]) -> None:
     names = list(known)
     if not isinstance(value, str) or value not in names:
         raise UsageError(f"unknown {name} {value!r}: {near_names(str(value), names)}")
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, in one line of at most 200 characters; its type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+
+
+def near_file(path: Path) -> str:
+    """The tail of a 'no such file' message: near names in its folder, or that there is no such folder."""
+    if not path.parent.is_dir():
+        return f" The folder {path.parent} does not exist either."
+    hint = near_names(path.name, [p.name for p in path.parent.iterdir()])
+    return f" {hint[0].upper()}{hint[1:]}" if hint.startswith("did you mean") else ""
 
 
 def near_names(given: str, known: Iterable[str]) -> str:

@@ -7,12 +7,14 @@ from itertools import product
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 Kind = Literal["channels first", "channels last", "tokens"]
 
 MAX_PREFIX_TOKENS = 16  # class, distillation and register tokens in front of a grid; the largest known use is 1 + 8
 ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2))  # of images, tokens and channels in a layer's output
+LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # n-linear interpolation along so many axes
 PATTERNS = 4  # of cells, to see which token is which
 NOTHING = 1e-12  # of the largest change: what a logarithm takes no change at all for
 
@@ -149,8 +151,7 @@ def probe_images(shape: Sequence[int], seed: int = 0) -> Tensor:
     """Two different smooth pictures (2, C, *axes) in [0, 1], the same on every run, to find a network's layers with."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(2, shape[0], *[min(8, axis) for axis in shape[1:]], generator=generator, dtype=torch.float32)
-    mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(shape) - 1]
-    smooth = nn.functional.interpolate(coarse, size=tuple(shape[1:]), mode=mode, align_corners=False)
+    smooth = functional.interpolate(coarse, size=tuple(shape[1:]), mode=LINEAR[len(shape) - 1], align_corners=False)
     return (0.75 * smooth + 0.25 * torch.rand(2, *shape, generator=generator, dtype=torch.float32)).clamp(0, 1)
 
 

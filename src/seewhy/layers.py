@@ -12,13 +12,11 @@ from torch.nn import functional
 from seewhy import capture, places
 from seewhy.capture import Score, Site
 from seewhy.errors import RefusalError, UsageError, near_names
-from seewhy.forms import Form, keeps_proportions, possible_forms
+from seewhy.forms import LINEAR, Form, keeps_proportions, possible_forms
 from seewhy.places import Run
 from seewhy.target import is_detections, scores
 
-TRIED_HARDER = (
-    4  # trunk layers, from the last on, that two pictures did not tell of; of earlier ones two pictures must tell
-)
+TRIED_HARDER = 4  # trunk layers from the last on, where two pictures do not tell; of earlier ones two must
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
 
 
@@ -113,7 +111,8 @@ class Trace:
         self._dense = _dense(output, probes)
         self._same = {site.name: twin for site, _, twin in sites}
         self._trunk: dict[str, bool] = {}
-        self._in_place: dict[tuple[str, Form], bool] = {}
+        self._in_place: dict[tuple[str, Form], bool] = {}  # by two pictures
+        self._in_place_again: dict[tuple[str, Form], bool] = {}  # of those where two did not tell, by more
         self._chosen: Layer | None = None
         self._cut_at = ""
         readings = {site.name: possible_forms(shape, len(probes), probes.shape[2:]) for site, shape, _ in sites}
@@ -173,26 +172,28 @@ class Trace:
         """
         if not layer.usable or layer.form is None:
             return layer
+        self._answer([layer])
         key = (self._same[layer.name], layer.form)
-        if key not in self._in_place and not self._answers([layer]) and again:
-            self._in_place[key] = places.answers_again(
+        if again and not self._in_place[key] and key not in self._in_place_again:
+            self._in_place_again[key] = places.answers_again(
                 self._run, self._probes, layer.site, layer.form
             ) or places.looks_in_place(self._module, self._run, self._probes, layer.site, layer.form)
-        in_place = self._in_place.get(key, False)
+        in_place = self._in_place[key] or self._in_place_again.get(key, False)
         why_not = "" if in_place or self._is_evident(layer.form) else _no_grid(layer.form, layer.channels)
         return replace(layer, trunk=self.trunk(layer), in_place=in_place, why_not=why_not)
 
-    def _answers(self, layers: Sequence[Layer]) -> bool:
-        """Whether parts of the image are answered in place at any of these layers; noted for each."""
-        readings = {layer.name: [layer.form] for layer in layers if layer.form is not None}
-        sites = [layer.site for layer in layers]
-        right = places.readings_in_place(self._run, self._probes, sites, readings)
-        self._in_place.update({(self._same[name], form): True for name, form in right.items()})
-        return bool(right)
+    def _answer(self, layers: Sequence[Layer]) -> None:
+        """Note of these layers whether parts of the image are answered in place there; in one experiment for all."""
+        keys = {layer.name: (self._same[layer.name], layer.form) for layer in layers if layer.form is not None}
+        open_ones = [layer for layer in layers if layer.name in keys and keys[layer.name] not in self._in_place]
+        if open_ones:
+            readings = {layer.name: [layer.form] for layer in open_ones if layer.form is not None}
+            right = places.readings_in_place(self._run, self._probes, [layer.site for layer in open_ones], readings)
+            self._in_place.update({keys[layer.name]: layer.name in right for layer in open_ones})
 
     def all_tested(self, progress: Callable[[int, int], None] | None = None) -> LayerTable:
         """Every layer, each tested; progress: called with (layers done, layers in all)."""
-        self._answers([layer for layer in self.layers if layer.usable and layer.gradient])
+        self._answer([layer for layer in self.layers if layer.usable])
         table = LayerTable()
         for done, layer in enumerate(self.layers, 1):
             table.append(self.tested(layer))
@@ -217,7 +218,6 @@ class Trace:
         """The last usable layer on the trunk with a gradient; where there is none (U-Nets, ...), the last usable one.
 
         The experiment costs two rows a layer, so autograd's graph first says which layers no path leads around.
-
         One whose cells were seen to lie in place is preferred, and the network's own output (of a segmentation network) is
         passed over: a map there only repeats the prediction. The returned layer's `trunk` and `in_place` say what it is.
         RefusalError where no layer is usable.
@@ -237,7 +237,7 @@ class Trace:
     def _best(self) -> Layer | None:
         candidates = [layer for layer in reversed(self.layers) if layer.usable]
         reached = [layer for layer in candidates if layer.gradient]
-        around = capture.on_every_path(self._module, self._run, self._probes, [layer.site for layer in reached])
+        around = capture.on_every_path(self._module, self._call, [layer.site for layer in reversed(reached)])
         failed: list[Layer] = []
         for layer in reached:
             if around.get(layer.name, True) and self.trunk(layer) and not self._is_the_output(layer):
@@ -256,7 +256,7 @@ class Trace:
         (tensor,) = capture.outputs_at(self._call, [layer.site])
         cells = layer.cells(tensor)
         if cells.shape != self._dense.shape:
-            mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(layer.form.grid)]
+            mode = LINEAR[len(layer.form.grid)]
             cells = functional.interpolate(cells, size=self._dense.shape[2:], mode=mode, align_corners=False)
         return bool((cells - self._dense).abs().max() <= SAME * self._dense.abs().max())
 

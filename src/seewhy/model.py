@@ -86,7 +86,7 @@ class VisionModel:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """Of the network's first float parameter; its input is given in it."""
+        """Of most of the network's float parameters; its input is given in it."""
         return self.network.dtype
 
     def _score(self, target: Target, rows: Tensor, answers: list[Answer]) -> Score:
@@ -303,7 +303,7 @@ class VisionModel:
     def layers(self, progress: Callable[[int, int], None] | None = None) -> LayerTable:
         """Every place where a map could be taken, in order of execution, each tested; found by running the network.
 
-        progress: called with (layers done, layers in all); the trunk test costs two forward rows a layer.
+        progress: called with (layers done, layers in all); a layer costs two forward rows, a doubtful one about thirty.
         """
         trace = self._trace(self.input_shape(), PREDICTED)
         with self.guarded(), torch.no_grad():

@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from seewhy import capture
 from seewhy.beside import Beside, call, repeated
-from seewhy.errors import RefusalError, UsageError
+from seewhy.errors import RefusalError, UsageError, first_line
 from seewhy.forms import probe_images
 from seewhy.normalization import normalized
 from seewhy.reading import Ending, Reading, logits, read
@@ -18,13 +18,8 @@ from seewhy.target import Task
 
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-FAULTS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    IndexError,
-    AssertionError,
-)  # what networks raise on input they cannot take
+# What networks raise on input that they cannot take.
+FAULTS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 
 class Network:
@@ -132,7 +127,7 @@ class Network:
         return self._readings.get(tuple(x.shape[1:])) or Reading()
 
     def _fault(self, shape: Sequence[int], error: Exception) -> UsageError | RefusalError:
-        said = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        said = first_line(error)
         where = self._where(error)
         if "on Tensor that requires grad" in said:
             return RefusalError(
@@ -150,11 +145,8 @@ class Network:
 
     def _where(self, error: Exception) -> str:
         """The innermost of the network's modules in which an error arose."""
-        names, trace = (
-            {id(m): f"{name} ({type(m).__name__})" for name, m in self.module.named_modules() if name},
-            error.__traceback__,
-        )
-        where = capture.OUTSIDE
+        names = {id(m): f"{name} ({type(m).__name__})" for name, m in self.module.named_modules() if name}
+        where, trace = capture.OUTSIDE, error.__traceback__
         while trace is not None:
             where = names.get(id(trace.tb_frame.f_locals.get("self")), where)
             trace = trace.tb_next

@@ -102,8 +102,9 @@ def _changes_of_tokens(run: Run, site: Site, form: Form, one: Tensor, others: Te
 
 def _show(run: Run, one: Tensor, others: Tensor, sites: Sequence[Site], look: Look) -> None:
     """One image (1, C, *axes) beside others, as many as a run may have: `look(site, what it returned, rows)`."""
-    for part in torch.split(others, run.rows - 1):
-        capture.look_at(partial(run, torch.cat([one, part])), sites, partial(look, rows=1 + len(part)))
+    with torch.no_grad():
+        for part in torch.split(others, run.rows - 1):
+            capture.look_at(partial(run, torch.cat([one, part])), sites, partial(look, rows=1 + len(part)))
 
 
 def readings_in_place(run: Run, probes: Tensor, sites: Sequence[Site], readings: Readings) -> dict[str, Form]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 import seewhy as sw
 from cases.nets import QUICK, Lazy, Trains, smooth, state_of
-from nets import dropping, images, linear, seeded, tiny_cnn, tiny_vit
+from nets import Cnn, dropping, images, linear, seeded, tiny_cnn, tiny_vit
 
 
 def explain(net, method, x=None, target=1, **given):
@@ -199,3 +199,19 @@ def test_the_map_of_an_image_that_requires_a_gradient_can_be_changed_and_turned_
     e = explain(linear(), "gradient", images(1).requires_grad_())
     assert e.raw.numpy().shape == (1, 32, 32)
     e.raw.mul_(2)
+
+
+class ThroughNumpy(Cnn):
+    """Prepares its images in numpy, which autograd cannot follow."""
+
+    def forward(self, x):
+        return super().forward(torch.from_numpy(x.numpy() * 2) / 2)
+
+
+def test_what_lies_in_front_of_a_layer_need_not_have_a_derivative_for_a_class_activation_map():
+    net, plain = seeded(ThroughNumpy)(), seeded(Cnn)()
+    e, wanted = explain(net, "grad_cam"), explain(plain, "grad_cam")
+    assert e.layer == wanted.layer == "relu2"
+    assert torch.equal(e.raw, wanted.raw)
+    with pytest.raises(sw.RefusalError, match="numpy"):
+        explain(net, "gradient")

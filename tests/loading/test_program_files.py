@@ -138,7 +138,7 @@ def test_a_truncated_or_hollow_archive_is_one_line(folder, tmp_path, name, caplo
 
 def test_a_missing_file_names_a_near_one(folder):
     assert "no such model file" in refused(folder / "anny.pt2")
-    assert "did you mean 'any.pt2'" in refused(folder / "anny.pt2")
+    assert "Did you mean 'any.pt2'" in refused(folder / "anny.pt2")
 
 
 class Bomb:

@@ -197,7 +197,7 @@ def test_a_missing_weights_file_is_a_usage_error_with_the_near_name(tmp_path, st
     saved(tmp_path / "weights.pth", {})
     text = refused(tmp_path / "wieghts.pth")
     assert "no such weights file" in text
-    assert "did you mean 'weights.pth'" in text
+    assert "Did you mean 'weights.pth'" in text
 
 
 @pytest.mark.parametrize("given", ["nowhere/at/all.pth", ""])

@@ -82,7 +82,7 @@ def activations_and_gradients(
     captured: list[Tensor | None] = [None] * len(sites)
     with torch.no_grad(), ExitStack() as hooks:
         for slot, site in enumerate(sites):
-            hooks.callback(site.module.register_forward_hook(_keep(captured, slot, site, scale)).remove)
+            hooks.callback(site.module.register_forward_hook(start_graph(captured, slot, site, scale)).remove)
         output = call()
         hooks.close()  # off before the backward: a checkpointed block runs its forward again there
         with torch.enable_grad():
@@ -97,7 +97,8 @@ def activations_and_gradients(
     return [a.detach() for a in activations], list(gradients)
 
 
-def _keep(captured: list[Tensor | None], slot: int, site: Site, scale: float) -> Callable[..., Any]:
+def start_graph(captured: list[Tensor | None], slot: int, site: Site, scale: float = 1) -> Callable[..., Any]:
+    """A forward hook that captures what a site returns, and from where on a graph is kept."""
     seen = -1
 
     def hook(module: nn.Module, _inputs: Any, output: Any) -> Any:

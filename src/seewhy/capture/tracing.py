@@ -62,8 +62,8 @@ def output_with_edit(call: Call, site: Site, edit: Callable[[Tensor], Tensor]) -
         return call()
 
 
-def look_at(call: Call, sites: Sequence[Site], look: Callable[[Site, Tensor], None]) -> None:
-    """Run the network once, without a graph, and show `look` what each of these sites returns, as it is returned."""
+def look_at(call: Call, sites: Sequence[Site], look: Callable[[Site, Tensor], None]) -> Any:
+    """Run the network once and show `look` what each of these sites returns, as it is returned; the network's output."""
     seen: dict[str, int] = {}
 
     def show(site: Site) -> Callable[..., None]:
@@ -75,10 +75,10 @@ def look_at(call: Call, sites: Sequence[Site], look: Callable[[Site, Tensor], No
 
         return hook
 
-    with torch.no_grad(), ExitStack() as hooks:
+    with ExitStack() as hooks:
         for site in sites:
             hooks.callback(site.module.register_forward_hook(show(site)).remove)
-        call()
+        return call()
 
 
 def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
@@ -88,7 +88,8 @@ def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
     def keep(site: Site, tensor: Tensor) -> None:
         kept[site.name] = tensor.clone()
 
-    look_at(call, sites, keep)
+    with torch.no_grad():
+        look_at(call, sites, keep)
     for site in sites:
         if site.name not in kept:
             raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
@@ -98,16 +99,5 @@ def outputs_at(call: Call, sites: Sequence[Site]) -> list[Tensor]:
 def returned_by(call: Call, site: Site) -> Tensor:
     """What this site returns, with its graph, in one run of the network."""
     kept: list[Tensor] = []
-    seen = -1
-
-    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        nonlocal seen
-        seen += 1
-        tensor = first_tensor(output)
-        if seen == site.which and tensor is not None:
-            kept.append(tensor.clone())
-
-    with ExitStack() as hooks:
-        hooks.callback(site.module.register_forward_hook(hook).remove)
-        call()
+    look_at(call, [site], lambda _, tensor: kept.append(tensor.clone()))
     return kept[0]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-_MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+from seewhy.forms import LINEAR
 
 
 @dataclass(frozen=True)
@@ -135,5 +135,5 @@ def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Maps (N, *grid) to (N, *size), n-linear, half-pixel centers (align_corners=False): no shift, no new extremes."""
     if maps.shape[1:] == tuple(size):
         return maps
-    mode = _MODES[maps.ndim - 1]
+    mode = LINEAR[maps.ndim - 1]
     return functional.interpolate(maps[:, None], size=size, mode=mode, align_corners=False)[:, 0]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from seewhy.data.geometry import Geometry, frame
-from seewhy.errors import ImageError, UsageError, near_names
+from seewhy.errors import ImageError, UsageError, near_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970  # above it Pillow itself calls an image a decompression bomb
@@ -73,19 +73,12 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file.{_near_file(path)}") from None
+        raise ImageError(f"{path}: no such file.{near_file(path)}") from None
     except (OSError, ValueError) as error:  # ValueError: a path that no system can open
         raise ImageError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     if not content:
         raise ImageError(f"{path}: the file is empty (0 bytes).")
     return content
-
-
-def _near_file(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f" The folder {path.parent} does not exist either."
-    hint = near_names(path.name, [p.name for p in path.parent.iterdir()])
-    return f" {hint[0].upper()}{hint[1:]}" if hint.startswith("did you mean") else ""
 
 
 def _photo(image: Image.Image, name: str, sha256: str) -> Photo:

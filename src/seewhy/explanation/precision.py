@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from seewhy import capture
-from seewhy.errors import SeewhyError
+from seewhy.errors import SeewhyError, first_line
 from seewhy.methods import Maps
+from seewhy.methods.maps import rank_correlation
 from seewhy.model import VisionModel
 from seewhy.network import PRECISIONS
 from seewhy.registry import MethodInfo
@@ -60,8 +60,11 @@ def compare(
         with twin.guarded(int(keywords.get("seed", 0))):
             exact: Maps = info.function(twin, x[:n], maps.target.select(chosen), **given)
     except (SeewhyError, RuntimeError, TypeError) as error:  # a network that cannot be copied or upcast; the map stands
-        return Agreement(unknown, f"computed in {name}, not compared with float32: {str(error).splitlines()[0]}")
-    found = [_rank_correlation(a, b) for a, b in zip(maps.raw[:n].detach(), exact.raw, strict=True)]
+        return Agreement(unknown, f"computed in {name}, not compared with float32: {first_line(error)}")
+    both = maps.raw[:n].detach().cpu(), exact.raw.cpu()
+    known = torch.stack([raw.flatten(1).isfinite().all(1) for raw in both]).all(0)
+    correlations = torch.where(known, rank_correlation(*both), math.nan).tolist()
+    found = [None if math.isnan(value) else value for value in correlations]
     numbers = [value for value in found if value is not None]
     least = f"{min(numbers):.4f} at least" if numbers else "undefined: a map is constant"
     spent = twin.forward_rows + twin.gradient_rows
@@ -102,10 +105,3 @@ def _for_twin(name: str, value: Any, model: VisionModel, n: int, of: int) -> Any
         return found if several else found[0]
     per_image = name == "baseline" and isinstance(value, Tensor) and value.ndim > 3 and len(value) == of
     return value[:n] if per_image else value
-
-
-def _rank_correlation(a: Tensor, b: Tensor) -> float | None:
-    flat = [t.detach().flatten().cpu().numpy() for t in (a, b)]
-    if any(values.min() == values.max() or not math.isfinite(values.sum()) for values in flat):
-        return None
-    return float(spearmanr(*flat).statistic)

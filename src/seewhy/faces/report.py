@@ -74,10 +74,8 @@ def _photos(rows: Sequence[Row]) -> list[dict[str, Any]]:
             }
         card = _card(record, raw)
         if not words.is_control(record):
-            question = (
-                words.heading(record),
-                words.question(record),
-            )  # on its scale: logit and probability stand apart
+            # on its scale: logit and probability stand apart
+            question = (words.heading(record), words.question(record))
             photos[key]["asked"].setdefault(question, []).append(card)
         else:
             photos[key]["controls"].append(card)

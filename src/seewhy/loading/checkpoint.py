@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from seewhy.errors import MissingExtraError, UsageError, near_names
+from seewhy.errors import MissingExtraError, UsageError, first_line, near_file
 from seewhy.loading.extras import import_extra
 
 Entries = Mapping[str, Tensor]
@@ -75,10 +75,7 @@ def kind_of_file(path: Path) -> Literal["TorchScript", "torch.export", "other"]:
 
 def _loaded(path: Path) -> Any:
     if not path.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(
-            f"no such weights file: {path}. {near_names(path.name, siblings) if siblings else ''}".rstrip()
-        )
+        raise UsageError(f"no such weights file: {path}.{near_file(path)}")
     if (kind := kind_of_file(path)) != "other":
         raise UsageError(f"{path} is a whole network ({kind}), not weights: load it by itself, sw.load({str(path)!r}).")
     try:
@@ -92,12 +89,11 @@ def _loaded(path: Path) -> Any:
 
 
 def _unsafe(path: Path, error: Exception) -> str:
-    text = str(error).strip()
-    code = re.search(r"GLOBAL (\S+) was not", text)
+    code = re.search(r"GLOBAL (\S+) was not", str(error))
     if code is None:
         return (
             f"{path} is not a weights file that can be loaded safely ({type(error).__name__}: "
-            f"{text.splitlines()[0][:200] if text else ''}). Files that need code to run are refused: save "
+            f"{first_line(error)}). Files that need code to run are refused: save "
             "model.state_dict() and load that."
         )
     return (

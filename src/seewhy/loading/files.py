@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import UsageError, first_line, near_file
 from seewhy.loading.checkpoint import kind_of_file
 from seewhy.loading.factory import fill_given
 
@@ -28,8 +28,7 @@ def load_file(path: Path, weights: str | Path | None) -> tuple[nn.Module, dict[s
     Such a file is a program, and running it is what it is for: take it from those you trust.
     """
     if not path.is_file():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise UsageError(f"no such model file: {path}. {near_names(path.name, siblings) if siblings else ''}".rstrip())
+        raise UsageError(f"no such model file: {path}.{near_file(path)}")
     kind = kind_of_file(path)
     if kind == "other":
         raise UsageError(
@@ -44,8 +43,9 @@ def load_file(path: Path, weights: str | Path | None) -> tuple[nn.Module, dict[s
         except UsageError:
             raise
         except Exception as error:  # torch raises many types on damaged files
-            first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            raise UsageError(f"{path} cannot be loaded as {kind} ({type(error).__name__}: {first}).") from error
+            raise UsageError(
+                f"{path} cannot be loaded as {kind} ({type(error).__name__}: {first_line(error)})."
+            ) from error
     return module, settings, fill_given(module, str(path), weights)
 
 

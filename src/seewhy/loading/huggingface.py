@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from seewhy.errors import UsageError
+from seewhy.errors import UsageError, first_line
 from seewhy.loading.checkpoint import Fit, check_finite, in_words, misfit, prefixes, read_checkpoint
 from seewhy.loading.extras import import_extra
 from seewhy.loading.torchvision_models import kept_share
@@ -142,10 +142,9 @@ def _pretrained(architecture: Any, folder: Path) -> tuple[Any, str]:
             folder, local_files_only=True, trust_remote_code=False, output_loading_info=True
         )
     except Exception as error:  # no file, a damaged or hostile one, other shapes: the cause is kept and named
-        first = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
         raise UsageError(
-            f"the weights in {folder} cannot be loaded safely ({type(error).__name__}: {first}). For an untrained network: "
-            "weights='random'."
+            f"the weights in {folder} cannot be loaded safely ({type(error).__name__}: {first_line(error)}). For an "
+            "untrained network: weights='random'."
         ) from error
     missing, unexpected = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
     if missing:

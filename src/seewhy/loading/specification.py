@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from seewhy.capture import random_states
-from seewhy.errors import UsageError, near_names
+from seewhy.errors import UsageError, first_line, near_names
 from seewhy.loading.factory import load_own
 from seewhy.loading.files import CHECKPOINTS, PROGRAMS, load_file
 from seewhy.loading.huggingface import load_hf
@@ -128,6 +128,6 @@ def _move(module: nn.Module, device: str | torch.device) -> None:
     try:
         module.to(torch.device(device))
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(f"device {str(device)!r} cannot be used: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"device {str(device)!r} cannot be used: {first_line(error)}") from error
     if not isinstance(module, torch.fx.GraphModule):  # an exported program has no modes
         module.eval()

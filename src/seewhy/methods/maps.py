@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from seewhy.errors import RefusalError, UsageError, known_name
@@ -178,3 +179,10 @@ def _length(values: Tensor) -> Tensor:
         return plain
     largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     return torch.where(exact, plain, largest[:, 0] * torch.linalg.vector_norm(values / largest, dim=1))
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman correlation of (g, ...) with (g, ...), (g,) in float64; ties by mean rank, NaN where one is constant."""
+    ranks = [torch.from_numpy(stats.rankdata(t.flatten(1).cpu().numpy(), axis=1)) for t in (a, b)]
+    x, y = (r - r.mean(1, keepdim=True) for r in ranks)
+    return ((x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()).to(a.device)

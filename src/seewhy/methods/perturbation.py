@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from seewhy.errors import UsageError, real_number, whole_number
-from seewhy.methods.maps import Maps, background, by_groups, clean_run, masked_runs, per_image
+from seewhy.methods.maps import Maps, background, by_groups, clean_run, masked_runs, per_image, rank_correlation
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method
@@ -175,7 +174,7 @@ def rise(
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         settled, values, outputs = clean_run(model, images[part], question, rows)
         halves, same = _sums_over_masks(model, images[part], fill[part], settled, (samples, cells, keep, seed))
-        evidence = {"split_half_correlation": _rank_correlation(*halves)}
+        evidence = {"split_half_correlation": rank_correlation(*halves).nan_to_num(0.0)}
         notes = (
             f"a Monte Carlo mean over {samples} masks: split_half_correlation says how far two halves of them agree",
         )
@@ -231,11 +230,3 @@ def linear_weights(place: Tensor, nodes: int) -> Tensor:
     """(..., pixels) positions in units of nodes -> (..., pixels, nodes): weights of linear interpolation, ends held."""
     node = torch.arange(nodes, device=place.device, dtype=torch.float32)
     return (1 - (place.float().clamp(0, nodes - 1).unsqueeze(-1) - node).abs()).clamp_min(0)
-
-
-def _rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman correlation of (g, ...) with (g, ...), ties by mean rank, on a's device; 0 where one is constant."""
-    ranks = [torch.from_numpy(stats.rankdata(t.flatten(1).cpu().numpy(), axis=1)) for t in (a, b)]
-    x, y = (r - r.mean(1, keepdim=True) for r in ranks)
-    found = (x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()
-    return found.nan_to_num(0.0).float().to(a.device)

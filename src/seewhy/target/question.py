@@ -61,8 +61,9 @@ class Target:
         if self.kind == "predicted":
             return replace(self, kind="index", index=_predicted(scores(outputs, len(rows)), self.task))
         if self.kind == "region" and self.mask is None:
-            mask = self._predicted_region(scores(outputs, len(rows)), rows)
-            finite = scores(outputs, len(rows)).flatten(1).isfinite().all(1)  # else that is what the result says
+            table = scores(outputs, len(rows))
+            mask = self._predicted_region(table, rows)
+            finite = table.flatten(1).isfinite().all(1)  # else that is what the result says
             return replace(self, mask=mask, found=mask.flatten(1).any(1) | ~finite)
         if self.boxes is not None and self.found is None:
             boxes, label, found = self.boxes.settle(outputs, rows)
