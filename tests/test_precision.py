@@ -52,7 +52,7 @@ def test_every_method_says_how_far_it_agrees(method):
         assert e.raw.amin() == e.raw.amax()
         return
     assert -1 <= found <= 1
-    few_values = ("rise", "lime", "kernel_shap", "extremal_perturbation", "deconvnet")  # these may be ranked all the same
+    few_values = ("rise", "lime", "kernel_shap", "extremal_perturbation", "deconvnet")  # may be ranked all the same
     assert found != 1 or method in few_values
 
 
