@@ -18,10 +18,12 @@ ORDER = [
     ["layers"],
     ["attention"],
     ["model"],
-    ["wrapping"],
+    ["maps", "wrapping", "similarity", "intervals"],
     ["loading", "data", "perturb", "draw", "runfolder"],
-    ["methods"],
+    ["controls"],
+    ["methods", "checks"],  # a check is given what it questions
     ["explanation"],
+    ["trust"],
     ["demo"],  # its own imports are public names, resolved on first use
     ["faces"],
 ]
@@ -39,7 +41,7 @@ INSIDE = {
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [["geometry"], ["images"]],
     "methods": [
-        ["maps"],
+        ["steps"],
         ["quadrature"],
         ["cam", "gradient", "path", "walks", "perturbation", "superpixels", "attention", "control", "adapter"],
         ["extremal", "rectified", "cam_several", "cam_forward"],
@@ -50,6 +52,8 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
+    "checks": [["result"], ["completeness"]],
+    "trust": [["binding"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

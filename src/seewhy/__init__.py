@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from seewhy.loading import load as load
     from seewhy.methods.adapter import from_captum as from_captum
     from seewhy.model import VisionModel as VisionModel
-    from seewhy.registry import list_methods
+    from seewhy.registry import list_checks, list_methods
 
     methods = list_methods
+    checks = list_checks
     from seewhy.target import Target as Target
+    from seewhy.trust import bind as bind
     from seewhy.wrapping import wrap as wrap
 
 _HOMES = {
@@ -44,9 +46,10 @@ _HOMES = {
     "VisionModel": "model",
     "wrap": "wrapping",
     "Target": "target",
+    "bind": "trust",
 }
 
-_ROOMS = ("methods", "target")  # submodules that are public names themselves
+_ROOMS = ("checks", "methods", "target")  # submodules that are public names themselves
 
 __all__ = [*_HOMES, *_ROOMS]
 

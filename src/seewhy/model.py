@@ -321,6 +321,8 @@ class VisionModel:
         if given is None:
             return [self.default_layer(target, shape)]
         several: list[Any] = list(given) if isinstance(given, list | tuple) else [given]
+        if several and all(isinstance(one, Layer) for one in several):  # found by an earlier call
+            return several
         if not several:
             raise UsageError("no layer was given.")
         trace = self._trace(shape, target)

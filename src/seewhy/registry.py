@@ -1,7 +1,7 @@
-"""The single list of what exists: a method registers itself here, and every face, table and contract test reads it."""
+"""The single list of what exists: methods and checks enter themselves; every face, table and contract test reads it."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -77,9 +77,7 @@ class MethodTable(list[MethodInfo]):
     def __str__(self) -> str:
         """One aligned line a method."""
         rows = [("method", "resolution", "target", "complete", "cost per image")]
-        rows += [(m.name, m.resolution, _yes(m.uses_target), _yes(m.complete), m.cost) for m in self]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        return _aligned(rows + [(m.name, m.resolution, _yes(m.uses_target), _yes(m.complete), m.cost) for m in self])
 
     __repr__ = __str__
 
@@ -195,5 +193,83 @@ def check_parameters(info: MethodInfo, given: Iterable[str]) -> None:
             raise UsageError(f"method {info.name!r} has no parameter {name!r}: {known}")
 
 
+def _aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
+
+
+Direction = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class CheckInfo:
+    """What a check declares about itself."""
+
+    name: str
+    title: str
+    question: str  # what it answers, as a user would ask
+    summary: str  # first line of the docstring
+    function: Callable[..., Any]
+    parameters: Mapping[str, Any]  # keyword-only parameter -> default
+    needs: tuple[str, ...]  # data that it cannot do without: labels, boxes, train, ...
+    cost: str  # rows, in words: one map is one call of the method
+    paper: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The declaration as plain JSON values."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "function"}
+        return fields | {
+            "needs": list(self.needs),
+            "parameters": {name: repr(default) for name, default in self.parameters.items()},
+        }
+
+
+class CheckTable(list[CheckInfo]):
+    """A list of checks that prints as a table."""
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """Every declaration as plain JSON values."""
+        return [info.to_dict() for info in self]
+
+    def __str__(self) -> str:
+        """One aligned line a check."""
+        return _aligned([("check", "question", "needs"), *((c.name, c.question, ", ".join(c.needs)) for c in self)])
+
+    __repr__ = __str__
+
+
+CHECKS: dict[str, CheckInfo] = {}
+
+
+def enter_check(
+    function: Callable[..., Any], *, title: str, question: str, needs: tuple[str, ...], cost: str, paper: str
+) -> None:
+    """Enter a function `(model, images, target, maps, *, params) -> CheckResult` under its own name, with its signature."""
+    keyword_only = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    CHECKS[function.__name__] = CheckInfo(
+        name=function.__name__,
+        title=title,
+        question=question,
+        summary=(inspect.getdoc(function) or "").partition("\n")[0],
+        function=function,
+        parameters={p.name: p.default for p in keyword_only},
+        needs=needs,
+        cost=cost,
+        paper=paper,
+    )
+
+
+def list_checks() -> CheckTable:
+    """Every registered check, in the order of the trust card."""
+    return CheckTable(CHECKS.values())
+
+
+def find_check(name: str) -> CheckInfo:
+    """The check of this name; UsageError with near names if there is none."""
+    if name not in CHECKS:
+        raise UsageError(f"unknown check {name!r}: {near_names(str(name), CHECKS)}")
+    return CHECKS[name]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from seewhy.methods import Maps
+from seewhy.maps import Maps
 from seewhy.model import VisionModel
 from seewhy.reading import Ending
 from seewhy.registry import Scale

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from seewhy import capture
 from seewhy.errors import SeewhyError, first_line
-from seewhy.methods import Maps
-from seewhy.methods.maps import rank_correlation
+from seewhy.maps import Maps
 from seewhy.model import VisionModel
 from seewhy.network import PRECISIONS
 from seewhy.registry import MethodInfo
+from seewhy.similarity import rank_correlation
 from seewhy.wrapping import wrap
 
 IMAGES = 4  # are compared at most

@@ -20,7 +20,7 @@ from seewhy.explanation.provenance import fingerprint_later, parameters_of, prov
 from seewhy.explanation.questions import ask, describe
 from seewhy.explanation.result import Explanation, Status
 from seewhy.explanation.validity import predictions_of, status_of, validity_of
-from seewhy.methods import Maps
+from seewhy.maps import Maps
 from seewhy.model import VisionModel
 from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
 from seewhy.target import Target, probabilities, resolve, stand_in
@@ -88,9 +88,7 @@ def explain_inputs(
         with torch.set_grad_enabled(differentiable):
             x_rows = x if index == list(range(len(x))) else x[index]
         begun = time.perf_counter()
-        question = question.on(scale_of(model, x.shape[1:], question, info.scale))
-        with capture.random_states(seed):  # whatever was drawn until here, on a first call more than on a later one
-            maps = _run(model, x_rows, question, info, keywords)
+        maps = maps_of(model, x_rows, question, info, keywords, seed)
         seconds = time.perf_counter() - begun
         status = status_of(info, maps)
         raw = _without_empty(maps.raw if differentiable else maps.raw.detach(), status)
@@ -172,8 +170,19 @@ def rows_per_image(
     return forecast(info, {**facts, **params})
 
 
-def _run(model: VisionModel, x: Tensor, question: Target, info: MethodInfo, keywords: dict[str, Any]) -> Maps:
-    """The method's maps, and the rows that it cost; where it is known that there is nothing to explain, it is not run."""
+def maps_of(
+    model: VisionModel, x: Tensor, question: Target, info: MethodInfo, keywords: Mapping[str, Any], seed: int
+) -> Maps:
+    """The method's maps of a question per image, on its own scale where the question names none, and the rows they cost.
+
+    Where it is known that there is nothing to explain, the method is not run.
+    """
+    question = question.on(scale_of(model, x.shape[1:], question, info.scale))
+    with capture.random_states(seed):  # whatever was drawn until here, on a first call more than on a later one
+        return _run(model, x, question, info, keywords)
+
+
+def _run(model: VisionModel, x: Tensor, question: Target, info: MethodInfo, keywords: Mapping[str, Any]) -> Maps:
     before, found = (model.forward_rows, model.gradient_rows), question.found
     if found is None or bool(found.all()):
         maps: Maps = info.function(model, x, question, **keywords)

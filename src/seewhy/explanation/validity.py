@@ -10,12 +10,11 @@ from torch import Tensor
 from seewhy.explanation.ending import logits_in_words, warnings_of
 from seewhy.explanation.precision import Agreement, few_digits
 from seewhy.explanation.result import Status
-from seewhy.methods import Maps
+from seewhy.maps import Maps, is_constant
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo
 
 TOP = 5  # predictions kept per row
-ROUNDING = 8  # units in the last place: a map that varies by less is one value everywhere
 
 
 def status_of(info: MethodInfo, maps: Maps) -> list[Status]:
@@ -23,8 +22,7 @@ def status_of(info: MethodInfo, maps: Maps) -> list[Status]:
     flat, slope = maps.raw.flatten(1), maps.evidence.get("gradient_norm")
     low, high = flat.amin(1), flat.amax(1)  # NaN and infinity show in them
     finite = (low.isfinite() & high.isfinite() & maps.values.isfinite()).tolist()
-    rounding = ROUNDING * torch.finfo(flat.dtype).eps * torch.maximum(low.abs(), high.abs())
-    flat_map = (high - low <= rounding).tolist() if flat.shape[1] > 1 else [False] * len(flat)
+    flat_map = is_constant(maps.raw).tolist()
     dead = (slope == 0).tolist() if info.needs_gradients and slope is not None else [False] * len(flat)
     negative = (high <= 0).tolist() if info.picture == "positive" else [False] * len(flat)
     there = [True] * len(flat) if maps.target.found is None else maps.target.found.tolist()

@@ -3,6 +3,7 @@
 import sys
 from types import ModuleType
 
+from seewhy.maps import Maps
 from seewhy.methods import (
     attention,
     cam,
@@ -17,7 +18,6 @@ from seewhy.methods import (
     superpixels,
     walks,
 )
-from seewhy.methods.maps import Maps
 from seewhy.registry import MethodTable, list_methods
 
 

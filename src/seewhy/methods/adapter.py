@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from seewhy.errors import RefusalError, UsageError, near_names
-from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, clean_run, completeness, reduce_channels
+from seewhy.maps import Maps
+from seewhy.methods.steps import Channels, by_groups, check_channels, clean_run, completeness, reduce_channels
 from seewhy.model import VisionModel
 from seewhy.normalization import normalized, pixels
 from seewhy.registry import MethodInfo, declare

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import known_name
-from seewhy.methods.maps import Maps, by_groups, norm, table
+from seewhy.maps import Maps
+from seewhy.methods.steps import by_groups, norm, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
 from seewhy.target import Target

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from seewhy.errors import RefusalError, known_name
 from seewhy.layers import Layer
-from seewhy.methods.maps import Maps, by_groups, norm, table
+from seewhy.maps import Maps
+from seewhy.methods.steps import by_groups, norm, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
 from seewhy.target import Target

@@ -9,8 +9,9 @@ from torch import Tensor
 from seewhy.data.geometry import resize
 from seewhy.errors import known_name
 from seewhy.layers import Layer
+from seewhy.maps import Maps
 from seewhy.methods.cam import LayerChoice, weighted
-from seewhy.methods.maps import Maps, background, by_groups, per_image, table
+from seewhy.methods.steps import background, by_groups, per_image, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
 from seewhy.target import Target

@@ -10,8 +10,9 @@ from torch import Tensor
 from seewhy.data.geometry import resize
 from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.layers import Layer
+from seewhy.maps import Maps
 from seewhy.methods.cam import VARIANTS, LayerChoice, Variant, grad_cam_map, hires_cam_map
-from seewhy.methods.maps import Maps, by_groups, norm, per_image, table
+from seewhy.methods.steps import by_groups, norm, per_image, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
 from seewhy.target import Target, of, scores

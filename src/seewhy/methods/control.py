@@ -1,12 +1,11 @@
 """Maps that know nothing of the network: every score of a method stands beside theirs."""
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
-from seewhy.methods.maps import Maps, by_groups, clean_run
+from seewhy.controls import center_maps, edge_maps, random_maps
+from seewhy.maps import Maps
+from seewhy.methods.steps import by_groups, clean_run
 from seewhy.model import VisionModel
-from seewhy.perturb import image_generator
 from seewhy.registry import method
 from seewhy.target import Target
 
@@ -34,8 +33,7 @@ def random_map(model: VisionModel, images: Tensor, target: Target, *, seed: int 
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part]
-        noise = [torch.rand(x.shape[2:], generator=image_generator(image, seed), dtype=torch.float32) for image in x]
-        return Maps(torch.stack(noise).to(model.device), *clean_run(model, x, chosen, rows))
+        return Maps(random_maps(x, seed).to(model.device), *clean_run(model, x, chosen, rows))
 
     return by_groups(model, images, target, run)
 
@@ -62,7 +60,7 @@ def edge_map(model: VisionModel, images: Tensor, target: Target) -> Maps:
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part]
-        return Maps(_sobel(x.mean(1).to(model.device)), *clean_run(model, x, chosen, rows))
+        return Maps(edge_maps(x.to(model.device)), *clean_run(model, x, chosen, rows))
 
     return by_groups(model, images, target, run)
 
@@ -90,28 +88,6 @@ def center_map(model: VisionModel, images: Tensor, target: Target) -> Maps:
 
     def run(part: slice, chosen: Target, rows: Tensor) -> Maps:
         x = images[part]
-        bump = torch.ones(x.shape[2:], dtype=torch.float32)
-        for axis, length in enumerate(x.shape[2:]):
-            offsets = (torch.arange(length, dtype=torch.float32) - (length - 1) / 2) / (length / 4)
-            bump = bump * torch.exp(-0.5 * offsets**2).view(-1, *[1] * (x.ndim - 3 - axis))
-        return Maps(bump.to(model.device).repeat(len(x), *[1] * bump.ndim), *clean_run(model, x, chosen, rows))
+        return Maps(center_maps(len(x), x.shape[2:]).to(model.device), *clean_run(model, x, chosen, rows))
 
     return by_groups(model, images, target, run)
-
-
-def _sobel(gray: Tensor) -> Tensor:
-    """(N, *axes) -> (N, *axes); separable: [-1, 0, 1] / 2 along one axis, [1, 2, 1] / 4 along every other."""
-    difference, smooth = torch.tensor([-0.5, 0.0, 0.5]), torch.tensor([0.25, 0.5, 0.25])
-    total = torch.zeros_like(gray)
-    for axis in range(1, gray.ndim):
-        edges = gray
-        for other in range(1, gray.ndim):
-            edges = _along(edges, difference if other == axis else smooth, other)
-        total += edges.square()
-    return total.sqrt()
-
-
-def _along(values: Tensor, kernel: Tensor, axis: int) -> Tensor:
-    lines = values.movedim(axis, -1)
-    padded = functional.pad(lines.reshape(-1, 1, lines.shape[-1]), (1, 1), mode="replicate")
-    return functional.conv1d(padded, kernel.to(values).view(1, 1, 3)).reshape(lines.shape).movedim(-1, axis)

@@ -8,8 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from seewhy.errors import UsageError, real_number, whole_number
-from seewhy.methods.maps import Maps, by_groups, clean_run, join, norm, per_image
+from seewhy.maps import Maps, join
 from seewhy.methods.perturbation import linear_weights
+from seewhy.methods.steps import by_groups, clean_run, norm, per_image
 from seewhy.model import VisionModel
 from seewhy.perturb import gaussian_blur
 from seewhy.registry import method

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import real_number, whole_number
-from seewhy.methods.maps import (
+from seewhy.maps import Maps
+from seewhy.methods.steps import (
     Channels,
-    Maps,
     background,
     by_groups,
     check_channels,

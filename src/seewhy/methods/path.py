@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import UsageError, known_name, real_number, whole_number
-from seewhy.methods.maps import Channels, Maps, background, by_groups, check_channels
+from seewhy.maps import Maps
 from seewhy.methods.quadrature import LEAST_ROWS, RULES, Path, Tolerance, integrate, maps_of, straight
+from seewhy.methods.steps import Channels, background, by_groups, check_channels
 from seewhy.model import VisionModel
 from seewhy.perturb import Diffusion, baseline_reason
 from seewhy.registry import method

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import UsageError, real_number, whole_number
-from seewhy.methods.maps import Maps, background, by_groups, clean_run, masked_runs, per_image, rank_correlation
+from seewhy.maps import Maps
+from seewhy.methods.steps import background, by_groups, clean_run, masked_runs, per_image
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method
+from seewhy.similarity import rank_correlation
 from seewhy.target import Target
 
 WINDOWS_PER_AXIS = 7  # of occlusion where no patch is given: 49 forwards a picture
@@ -174,7 +176,7 @@ def rise(
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         settled, values, outputs = clean_run(model, images[part], question, rows)
         halves, same = _sums_over_masks(model, images[part], fill[part], settled, (samples, cells, keep, seed))
-        evidence = {"split_half_correlation": rank_correlation(*halves).nan_to_num(0.0)}
+        evidence = {"split_half_correlation": rank_correlation(*halves).nan_to_num(0.0).float()}
         notes = (
             f"a Monte Carlo mean over {samples} masks: split_half_correlation says how far two halves of them agree",
         )

@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seewhy.methods.maps import Maps, clean_run, completeness, norm, per_image, reduce_channels
+from seewhy.maps import Maps
+from seewhy.methods.steps import clean_run, completeness, norm, per_image, reduce_channels
 from seewhy.model import VisionModel
 from seewhy.target import Target
 

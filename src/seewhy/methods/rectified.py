@@ -8,8 +8,9 @@ from torch import Tensor
 from seewhy.answers import Answer
 from seewhy.capture import Rule
 from seewhy.data.geometry import resize
+from seewhy.maps import Maps
 from seewhy.methods.cam import LayerChoice, grad_cam
-from seewhy.methods.maps import Channels, Maps, by_groups, check_channels, norm, reduce_channels, table
+from seewhy.methods.steps import Channels, by_groups, check_channels, norm, reduce_channels, table
 from seewhy.model import VisionModel
 from seewhy.registry import method
 from seewhy.target import Target

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import MissingExtraError, RefusalError, UsageError, known_name, real_number, whole_number
-from seewhy.methods.maps import Maps, background, by_groups, clean_run, completeness, masked_runs
+from seewhy.maps import Maps
+from seewhy.methods.steps import background, by_groups, clean_run, completeness, masked_runs
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method

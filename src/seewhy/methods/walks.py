@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from seewhy.errors import UsageError, real_number, whole_number
-from seewhy.methods.maps import (
+from seewhy.maps import Maps
+from seewhy.methods.quadrature import Path, straight
+from seewhy.methods.steps import (
     Channels,
-    Maps,
     background,
     by_groups,
     check_channels,
@@ -18,7 +19,6 @@ from seewhy.methods.maps import (
     reduce_channels,
     sampling_error,
 )
-from seewhy.methods.quadrature import Path, straight
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import method

@@ -1,15 +1,13 @@
-"""What a method gives back, and the few steps that every method shares."""
+"""The few steps that every method shares."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from seewhy.errors import RefusalError, UsageError, known_name
-from seewhy.layers import Layer
+from seewhy.maps import Maps, join
 from seewhy.model import VisionModel
 from seewhy.perturb import PIXEL_BASELINES, baseline_images
 from seewhy.target import Target, scores
@@ -17,37 +15,6 @@ from seewhy.target import Target, scores
 Channels = Literal["sum", "max_abs", "l2"]
 SQUARES_ARE_EXACT_ABOVE = 1e-12  # a float32 below 1e-19 has no square; 1e-12 leaves room for a million cells
 CHANNELS = ("sum", "max_abs", "l2")
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Maps of N images, with the numbers that only the method can know."""
-
-    raw: Tensor  # (N, *grid) float32, signed, native resolution
-    target: Target  # settled
-    values: Tensor  # (N,) the explained number on the clean image
-    outputs: Tensor | None  # (N, classes) clean score table; None where the output is not a table
-    evidence: dict[str, Tensor] = field(default_factory=dict)  # name -> (N,)
-    layer: Layer | None = None
-    parameters: dict[str, Any] = field(default_factory=dict)  # what was used, where it differs from what was asked
-    notes: tuple[str, ...] = ()  # what these maps approximate or leave out, a sentence each without its full stop
-
-
-def join(parts: Sequence[Maps]) -> Maps:
-    """Maps of consecutive groups of images as one."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    return Maps(
-        raw=torch.cat([part.raw for part in parts]),
-        target=Target.join([part.target for part in parts]),
-        values=torch.cat([part.values for part in parts]),
-        outputs=None if first.outputs is None else torch.cat([p.outputs for p in parts if p.outputs is not None]),
-        evidence={name: torch.cat([part.evidence[name] for part in parts]) for name in first.evidence},
-        layer=first.layer,
-        parameters=first.parameters,
-        notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
-    )
 
 
 def by_groups(
@@ -179,10 +146,3 @@ def _length(values: Tensor) -> Tensor:
         return plain
     largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
     return torch.where(exact, plain, largest[:, 0] * torch.linalg.vector_norm(values / largest, dim=1))
-
-
-def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman correlation of (g, ...) with (g, ...), (g,) in float64; ties by mean rank, NaN where one is constant."""
-    ranks = [torch.from_numpy(stats.rankdata(t.flatten(1).cpu().numpy(), axis=1)) for t in (a, b)]
-    x, y = (r - r.mean(1, keepdim=True) for r in ranks)
-    return ((x * y).sum(1) / (x.square().sum(1) * y.square().sum(1)).sqrt()).to(a.device)

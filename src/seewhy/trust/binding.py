@@ -1,0 +1,47 @@
+"""A method with its parameters bound and the model left free: what the checks question."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from seewhy.explanation import check_call, maps_of
+from seewhy.maps import Maps
+from seewhy.model import VisionModel
+from seewhy.registry import MethodInfo, find_method
+from seewhy.target import Target
+
+
+@dataclass(frozen=True)
+class Bound:
+    """`bound(model, images, target) -> Maps`: one method as explain() would run it, on whatever model it is given."""
+
+    info: MethodInfo
+    keywords: Mapping[str, Any]
+    seed: int = 0
+
+    def __call__(self, model: VisionModel, images: Tensor, target: Target) -> Maps:
+        """Maps of a question per image; on the method's own scale where the target names none."""
+        return maps_of(model, images, target, self.info, self.keywords, self.seed)
+
+    def fixed(self, found: Maps) -> "Bound":
+        """The same with what it chose on one network: its layer, and the nodes of an adaptive path."""
+        chosen = dict(found.chosen)
+        if "layer" in self.info.parameters and self.keywords.get("layer") is None and found.layer is not None:
+            chosen["layer"] = found.layer
+        return replace(self, keywords={**self.keywords, **chosen})
+
+    def seeded(self, seed: int) -> "Bound":
+        """The same with another seed, for methods that draw random numbers."""
+        keywords = {**self.keywords, "seed": seed} if self.info.seeded else self.keywords
+        return replace(self, keywords=keywords, seed=seed)
+
+
+def bind(method: str | MethodInfo, layer: Any = None, seed: int = 0, **params: Any) -> Bound:
+    """A method bound to its parameters, for a check: `sw.checks.completeness(model, x, target, sw.bind("gradient"))`.
+
+    UsageError for a parameter, a layer or a seed that the method does not take.
+    """
+    info = find_method(method)
+    return Bound(info, check_call(info, None, layer, seed, params), seed)
