@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+import seewhy.methods  # noqa: F401  # fills the registry
 from seewhy import capture
 from seewhy.beside import check_beside
 from seewhy.errors import RefusalError, UsageError
