@@ -1,0 +1,115 @@
+"""What every registered check promises, on a tiny network: being registered is enough to be held to it."""
+
+import json
+import math
+
+import pytest
+import torch
+from small_checks import METHOD, SMALL
+
+import seewhy as sw
+from nets import MEAN, STD, images, tiny_cnn
+from seewhy.registry import CHECKS
+from seewhy.target import PREDICTED
+from test_contract import assert_nothing_left_behind, world
+
+sw.checks()  # fills the registry
+N = 4
+each_check = pytest.mark.parametrize("name", sorted(CHECKS))
+
+
+def wrapped(**given):
+    return sw.wrap(tiny_cnn(), **{"mean": MEAN, "std": STD, "size": 32, "batch_size": 8, **given})
+
+
+def bound(name):
+    method, params = METHOD.get(name, ("gradient", {}))
+    return sw.bind(method, **params)
+
+
+def run(name, model=None, maps=None, x=None):
+    x = images(N) if x is None else x
+    model = wrapped() if model is None else model
+    return CHECKS[name].function(model, x, PREDICTED, maps or bound(name), **SMALL[name](len(x)))
+
+
+def numbers(found):
+    return {s.name: (s.interval, s.per_image) for s in found.scores if "second" not in s.unit and "byte" not in s.unit}
+
+
+def same(a, b, tolerance):
+    flat = lambda found: [v for i, per in numbers(found).values() for v in (i.value, i.low, i.high, *per)]  # noqa: E731
+    assert numbers(a).keys() == numbers(b).keys()
+    for v, w in zip(flat(a), flat(b), strict=True):
+        assert v == w or (math.isnan(v) and math.isnan(w)) or v == pytest.approx(w, rel=tolerance, abs=tolerance)
+
+
+@each_check
+def test_a_check_says_what_it_found_with_everything_that_its_numbers_need(name):
+    found = run(name)
+    assert found.check == name
+    assert found.sentence.endswith(".")
+    assert found.seconds > 0
+    assert set(CHECKS[name].parameters) <= set(found.settings)
+    for score in found.scores:
+        assert score.unit
+        assert score.interval.n == sum(not math.isnan(v) for v in score.per_image) or not score.per_image
+    again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert again["verdict"] in ("pass", "fail", "unclear", "no verdict", "not valid")
+    assert str(found).startswith(name)
+
+
+@each_check
+def test_a_check_leaves_no_trace(name):
+    net = tiny_cnn().train()
+    model = sw.wrap(net, mean=MEAN, std=STD, size=32, batch_size=8)
+    before = world(net)
+    run(name, model)
+    assert_nothing_left_behind(before, world(net))
+
+
+@each_check
+def test_a_check_gives_the_same_numbers_twice_and_at_any_batch_size(name):
+    one = run(name, wrapped(batch_size=1))
+    same(run(name, wrapped(batch_size=16)), one, 1e-4)
+    same(run(name, wrapped(batch_size=1)), one, 0)
+
+
+SCALED = [name for name in sorted(CHECKS) if name not in ("completeness",)]  # whose numbers are in the map's own unit
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_a_map_times_a_hundred_has_the_same_numbers(name):
+    own = bound(name)
+
+    def scaled(model, x, target):
+        found = own(model, x, target)
+        found.raw.mul_(128)  # a power of two: no digit is lost
+        return found
+
+    same(run(name, maps=scaled), run(name, maps=own), 1e-5)
+
+
+@each_check
+def test_the_registry_says_what_a_check_asks_what_it_needs_and_where_it_comes_from(name):
+    info = CHECKS[name]
+    assert info.title
+    assert info.question.endswith("?")
+    assert info.cost
+    assert info.paper
+    assert info.summary.endswith(".")
+    assert not [n for n in info.needs if n not in info.parameters]
+
+
+@each_check
+def test_a_map_without_any_number_is_never_averaged(name):
+    def broken(model, x, target):
+        found = bound(name)(model, x, target)
+        found.raw[0] = torch.nan
+        return found
+
+    if name in ("cost", "resolution"):
+        return  # they ask nothing of the values
+    found = run(name, maps=broken)
+    assert all(math.isfinite(s.interval.value) or s.interval.n == 0 for s in found.scores)
+    assert found.excluded or not found.scores or found.verdict in ("not valid", "no verdict")
