@@ -30,7 +30,7 @@ VERDICTS = ("right", "refused", "unproven", "wrong")
 
 def examine(network: Network) -> dict:
     """One row of the table: the layer, three maps, the proof of the grid, whether the question matters, the verdict."""
-    begun = time.perf_counter()
+    begun, computed = time.perf_counter(), time.process_time()
     record = {"source": network.source, "name": network.name, "version": _version(network)}
     try:
         torch.manual_seed(0)
@@ -44,7 +44,8 @@ def examine(network: Network) -> dict:
         record |= {"verdict": "refused", "why": str(error)}
     except Exception as error:  # a crash is a wrong answer, and the run goes on
         record |= {"verdict": "wrong", "why": f"{type(error).__name__}: {error}"}
-    return {**record, "seconds": round(time.perf_counter() - begun, 1)}
+    spent = {"seconds": time.perf_counter() - begun, "cpu_seconds": time.process_time() - computed}
+    return {**record, **{name: round(value, 1) for name, value in spent.items()}}
 
 
 def _maps(model: VisionModel, x: Tensor, questions: tuple) -> dict:

@@ -20,7 +20,7 @@ from seewhy.model import VisionModel
 
 CLASSES, SIZE, BATCH = 10, 224, 4
 HALF = (0.5, 0.5, 0.5)
-ENCODERS = ("gemma4_vit",)  # modules of timm without a head: they return a vector per token
+HEADLESS = "_enc"  # ends the names of timm's encoders, which return a vector per token: they know no class
 LOGITS = (sw.target.logit(1), sw.target.logit(2))  # of random weights a probability is often 0 or 1 to the last digit
 
 
@@ -74,11 +74,10 @@ def awake(module, size=SIZE):
 def timm_networks(modules=None):
     """Of every architecture module the smallest model, and the smallest that is not one of timm's own test models."""
     for module in modules or timm.list_modules():
-        sizes = {name: _parameters(name) for name in timm.list_models(module=module)}
+        sizes = {name: _parameters(name) for name in timm.list_models(module=module) if not name.endswith(HEADLESS)}
         real = [name for name in sizes if not name.startswith("test_")]
         for name in dict.fromkeys(min(names, key=sizes.__getitem__) for names in (list(sizes), real)):
-            questions = (mean_of_tokens(1), mean_of_tokens(2)) if module in ENCODERS else LOGITS
-            yield Network(f"timm.{module}", name, partial(timm_network, name), questions)
+            yield Network(f"timm.{module}", name, partial(timm_network, name))
 
 
 def _parameters(name):
@@ -198,11 +197,6 @@ def similarities(width):
     """Cosine similarity to either of two directions."""
     generator = torch.Generator().manual_seed(3)
     return tuple(sw.target.similarity(torch.randn(width, generator=generator)) for _ in range(2))
-
-
-def mean_of_tokens(k):
-    """Number k of the mean of the tokens that an encoder returns."""
-    return lambda outputs: outputs[:, :, k].mean(1)
 
 
 def first_query(k):

@@ -53,7 +53,7 @@ INSIDE = {
         ["run"],
     ],
     "checks": [["result"], ["completeness"]],
-    "trust": [["binding"]],
+    "trust": [["binding", "documentation", "identity", "setup"], ["card"], ["comparison"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     methods = list_methods
     checks = list_checks
     from seewhy.target import Target as Target
+    from seewhy.trust import Comparison as Comparison
+    from seewhy.trust import TrustCard as TrustCard
     from seewhy.trust import bind as bind
+    from seewhy.trust import check as check
+    from seewhy.trust import compare as compare
     from seewhy.wrapping import wrap as wrap
 
 _HOMES = {
@@ -46,7 +50,11 @@ _HOMES = {
     "VisionModel": "model",
     "wrap": "wrapping",
     "Target": "target",
+    "Comparison": "trust",
+    "TrustCard": "trust",
     "bind": "trust",
+    "check": "trust",
+    "compare": "trust",
 }
 
 _ROOMS = ("checks", "methods", "target")  # submodules that are public names themselves

@@ -1,8 +1,9 @@
 """How sure a mean over images is: bootstrap intervals, clustered where images share a source."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,12 @@ class Interval:
             "n": self.n,
             "clusters": self.clusters,
         }
+
+
+def read_interval(record: Mapping[str, Any]) -> Interval:
+    """The inverse of Interval.to_dict."""
+    value, low, high = (math.nan if record[name] is None else record[name] for name in ("value", "low", "high"))
+    return Interval(value, low, high, record["n"], record["clusters"])
 
 
 def interval(

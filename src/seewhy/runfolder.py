@@ -2,6 +2,7 @@
 
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
+checks.jsonl  one JSON record per check of a method              (the same)
 maps/         raw maps, float32 .npy, named by their content     (never pickled)
 images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
@@ -23,7 +24,7 @@ from PIL import Image
 from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
-OWN = ("run.json", "rows.jsonl", "maps", "images", "pictures", "photos", "index.html")
+OWN = ("run.json", "rows.jsonl", "checks.jsonl", "maps", "images", "pictures", "photos", "index.html")
 Record = dict[str, Any]
 Row = tuple[Record, NDArray[np.float32], NDArray[np.uint8] | None]  # record, raw map, picture of the input
 
@@ -90,9 +91,23 @@ def append(
     stored["image"]["array"] = _store(folder, "images", npy_bytes(pixels), "npy") if pixels is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
     stored["picture_on_photo"] = _store(folder, "pictures", _png(on_photo), "png") if on_photo is not None else None
-    stored = plain(stored)
+    return _append_record(folder / "rows.jsonl", stored)
+
+
+def append_check(folder: Path, record: Record) -> Record:
+    """Write what one check found; the record has an `id`."""
+    return _append_record(folder / "checks.jsonl", record)
+
+
+def read_checks(folder: str | Path) -> list[Record]:
+    """What every check found, in the order of the first record of each id."""
+    read_run(folder)
+    return _read_records(Path(folder) / "checks.jsonl")
+
+
+def _append_record(path: Path, record: Record) -> Record:
+    stored: Record = plain(record)
     line = json.dumps(stored, allow_nan=False) + "\n"  # ASCII: a file name may hold bytes that are no text
-    path = folder / "rows.jsonl"
     _guarded(path, lambda: _append_line(path, line.encode()))
     return stored
 
@@ -102,6 +117,15 @@ def read(folder: str | Path) -> list[Row]:
     root = Path(folder)
     read_run(root)
     path = root / "rows.jsonl"
+    records = _read_records(path)
+    try:
+        return [(record, _read_map(root, record), _read_image(root, record)) for record in records]
+    except (KeyError, TypeError) as error:
+        raise SeewhyError(f"{path}: a record lacks what every record has ({type(error).__name__}: {error}).") from error
+
+
+def _read_records(path: Path) -> list[Record]:
+    """The last record of every id, in the order of its first; a torn last line is left out."""
     lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.exists() else []
     records: dict[str, Record] = {}
     for number, line in enumerate(lines, 1):
@@ -112,10 +136,7 @@ def read(folder: str | Path) -> list[Row]:
             if number == len(lines) or not line:  # killed while writing it: everything before it is whole
                 continue
             raise SeewhyError(f"{path}, line {number} is damaged ({error}).") from error
-    try:
-        return [(record, _read_map(root, record), _read_image(root, record)) for record in records.values()]
-    except (KeyError, TypeError) as error:
-        raise SeewhyError(f"{path}: a record lacks what every record has ({type(error).__name__}: {error}).") from error
+    return list(records.values())
 
 
 def read_array(folder: str | Path, name: str) -> NDArray[np.float32]:

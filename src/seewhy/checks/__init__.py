@@ -4,7 +4,7 @@ import sys
 from types import ModuleType
 
 from seewhy.checks.completeness import completeness
-from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict
+from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
 from seewhy.registry import CheckTable, list_checks
 
 
@@ -18,4 +18,4 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness"]
+__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness", "read_result"]

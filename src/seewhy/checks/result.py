@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.intervals import Interval, interval
+from seewhy.intervals import Interval, interval, read_interval
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
 from seewhy.registry import Direction, enter_check
@@ -182,6 +182,45 @@ def excluded(*reasons: Sequence[str]) -> dict[int, str]:
             if why:
                 found.setdefault(image, why)
     return found
+
+
+def read_result(record: Mapping[str, Any]) -> CheckResult:
+    """The inverse of CheckResult.to_dict, with the settings as they were written."""
+    return CheckResult(
+        record["check"],
+        tuple(map(_read_score, record["scores"])),
+        Verdict(record["verdict"]),
+        record["sentence"],
+        tuple(map(_read_curve, record["curves"])),
+        {int(image): why for image, why in record["excluded"].items()},
+        record["details"],
+        record["settings"],
+        record["forward_rows"],
+        record["gradient_rows"],
+        record["seconds"],
+    )
+
+
+def _read_score(record: Mapping[str, Any]) -> Score:
+    return Score(
+        record["name"],
+        read_interval(record),
+        tuple(math.nan if value is None else value for value in record["per_image"]),
+        record["direction"],
+        record["unit"],
+        {name: read_interval(control) for name, control in record["controls"].items()},
+        None if record["null"] is None else _read_null(record["null"]),
+    )
+
+
+def _read_null(record: Mapping[str, Any]) -> Null:
+    median, low, high = (math.nan if record[name] is None else record[name] for name in ("median", "low", "high"))
+    return Null(median, low, high, record["n"], record["of"])
+
+
+def _read_curve(record: Mapping[str, Any]) -> Curve:
+    points = tuple(map(read_interval, record["points"]))
+    return Curve(record["name"], record["x_name"], tuple(record["x"]), record["y_name"], points, record["control"])
 
 
 CheckFunction = Callable[..., CheckResult]

@@ -2,7 +2,7 @@
 
 from seewhy.explanation.questions import checked_question
 from seewhy.explanation.result import MEANING, Explanation, Status, read_explanation, show_in_notebooks_with, stated
-from seewhy.explanation.run import check_call, explain, explain_inputs, maps_of, rows_per_image
+from seewhy.explanation.run import check_call, explain, explain_inputs, explain_rows, maps_of, rows_per_image
 
 __all__ = [
     "MEANING",
@@ -12,6 +12,7 @@ __all__ = [
     "checked_question",
     "explain",
     "explain_inputs",
+    "explain_rows",
     "maps_of",
     "read_explanation",
     "rows_per_image",

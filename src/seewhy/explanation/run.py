@@ -80,6 +80,21 @@ def explain_inputs(
     beside: Mapping[str, Tensor] | None = None,
 ) -> Explanation:
     """explain() for images that are read already: several methods on the same images decode them once."""
+    return explain_rows(model, x, sources, info, target, layer, seed, params, beside)[0]
+
+
+def explain_rows(
+    model: VisionModel,
+    x: Tensor,
+    sources: list[Shown],
+    info: MethodInfo,
+    target: Any,
+    layer: LayerChoice,
+    seed: int,
+    params: dict[str, Any],
+    beside: Mapping[str, Tensor] | None = None,
+) -> tuple[Explanation, Tensor, Target, Maps]:
+    """The same, with what the method was asked and what it gave: the image and the question of every row, and the maps."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
@@ -89,6 +104,7 @@ def explain_inputs(
         with torch.set_grad_enabled(differentiable):
             x_rows = x if index == list(range(len(x))) else x[index]
         begun = time.perf_counter()
+        question = question.on(scale_of(model, x.shape[1:], question, info.scale))
         maps = maps_of(model, x_rows, question, info, keywords, seed)
         seconds = time.perf_counter() - begun
         status = status_of(info, maps)
@@ -99,7 +115,7 @@ def explain_inputs(
             rows = sum(rows_per_image(model, info, x.shape[1:], target, layer, params))
             agreement = compare(model, info, x_rows, maps, keywords, rows)
         targets = [describe(maps.target, i, model.labels) for i in range(len(raw))]
-        return Explanation(
+        explanation = Explanation(
             method=info.name,
             parameters=parameters_of(info, {**keywords, **maps.parameters}),
             raw=raw.to(device),
@@ -118,6 +134,7 @@ def explain_inputs(
             provenance=provenance_of(model, seed, x.shape[1:]),
             fingerprint=fingerprint_later(model, version),
         )
+        return explanation, x_rows, question, maps
 
 
 def _without_empty(raw: Tensor, status: Sequence[Status]) -> Tensor:
