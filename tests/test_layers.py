@@ -39,7 +39,7 @@ INSIDE = {
         ["specification"],
     ],
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
-    "data": [["geometry"], ["images"]],
+    "data": [["geometry"], ["images"], ["truth"]],
     "methods": [
         ["steps"],
         ["quadrature"],
@@ -53,8 +53,8 @@ INSIDE = {
         ["run"],
     ],
     "checks": [["result"], ["completeness"]],
-    "trust": [["binding", "documentation", "identity", "setup"], ["card"], ["comparison"]],
-    "faces": [["words"], ["report"], ["cli"]],
+    "trust": [["binding", "documentation", "forecast", "identity", "setup"], ["card"], ["comparison"]],
+    "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 RESAMPLES = 2000
@@ -53,8 +54,9 @@ def interval(
     """The mean of values (N,) and its percentile bootstrap interval (95 %, 2,000 resamples of images); NaN is left out.
 
     clusters: what each image belongs to (patient, exemplar): whole clusters are resampled, and the mean is that of their
-    images. One image or cluster has no interval.
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    images. Zeros and ones without clusters are a proportion, whose bootstrap fails at 0 and 1: they get Wilson's interval.
+    One image or cluster has no interval.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; Wilson 1927, JASA 22.
     """
     numbers = np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
     known = ~np.isnan(numbers)
@@ -66,6 +68,9 @@ def interval(
     count = int(groups.max()) + 1 if len(kept) else 0
     if count < 2:
         return Interval(float(kept.mean()) if len(kept) else math.nan, math.nan, math.nan, len(kept), count)
+    if clusters is None and np.isin(kept, (0, 1)).all():
+        wilson = stats.binomtest(int(kept.sum()), len(kept)).proportion_ci(method="wilson")
+        return Interval(float(kept.mean()), float(wilson.low), float(wilson.high), len(kept), count)
     sums, sizes = np.bincount(groups, kept), np.bincount(groups)
     drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     with np.errstate(invalid="ignore"):  # an infinite value: the mean says so, and its interval is not a number

@@ -217,11 +217,12 @@ class CheckInfo:
     parameters: Mapping[str, Any]  # keyword-only parameter -> default
     needs: tuple[str, ...]  # data that it cannot do without: labels, boxes, train, ...
     cost: str  # rows, in words: one map is one call of the method
+    rows: Callable[[Facts], tuple[int, int]]  # parameters, `n` images -> (maps, forward rows) besides the first maps
     paper: str
 
     def to_dict(self) -> dict[str, Any]:
         """The declaration as plain JSON values."""
-        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "function"}
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in ("function", "rows")}
         return fields | {
             "needs": list(self.needs),
             "parameters": {name: repr(default) for name, default in self.parameters.items()},
@@ -246,7 +247,14 @@ CHECKS: dict[str, CheckInfo] = {}
 
 
 def enter_check(
-    function: Callable[..., Any], *, title: str, question: str, needs: tuple[str, ...], cost: str, paper: str
+    function: Callable[..., Any],
+    *,
+    title: str,
+    question: str,
+    needs: tuple[str, ...],
+    cost: str,
+    rows: Callable[[Facts], tuple[int, int]],
+    paper: str,
 ) -> None:
     """Enter a function `(model, images, target, maps, *, params) -> CheckResult` under its own name, with its signature."""
     keyword_only = [p for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
@@ -259,6 +267,7 @@ def enter_check(
         parameters={p.name: p.default for p in keyword_only},
         needs=needs,
         cost=cost,
+        rows=rows,
         paper=paper,
     )
 

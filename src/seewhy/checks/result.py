@@ -15,7 +15,7 @@ from torch import Tensor
 from seewhy.intervals import Interval, interval, read_interval
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
-from seewhy.registry import Direction, enter_check
+from seewhy.registry import Direction, Facts, enter_check
 from seewhy.target import Target
 
 
@@ -227,7 +227,13 @@ CheckFunction = Callable[..., CheckResult]
 
 
 def check(
-    *, title: str, question: str, cost: str, paper: str, needs: tuple[str, ...] = ()
+    *,
+    title: str,
+    question: str,
+    cost: str,
+    paper: str,
+    needs: tuple[str, ...] = (),
+    rows: Callable[[Facts], tuple[int, int]] = lambda _: (0, 0),
 ) -> Callable[[CheckFunction], CheckFunction]:
     """Decorator: enter a function `(model, images, target, maps, *, params) -> CheckResult` into CHECKS.
 
@@ -254,7 +260,7 @@ def check(
                 seconds=time.perf_counter() - begun,
             )
 
-        enter_check(run, title=title, question=question, needs=needs, cost=cost, paper=paper)
+        enter_check(run, title=title, question=question, needs=needs, cost=cost, rows=rows, paper=paper)
         return run
 
     return declared

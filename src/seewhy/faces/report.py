@@ -15,6 +15,7 @@ from seewhy import draw, runfolder
 from seewhy.errors import SeewhyError
 from seewhy.explanation import MEANING, Status
 from seewhy.faces import words
+from seewhy.faces.cards import cards, comparison
 from seewhy.runfolder import Row
 
 PAGE = "index.html"
@@ -23,10 +24,18 @@ TABLE_STEPS = 86  # 255 / 85 = 3 gray levels a step of the browser's palette
 
 def report(folder: str | Path) -> Path:
     """Render the page of a run folder into it, from its files alone; returns the page's path."""
-    run, rows = runfolder.read_run(folder), runfolder.read(folder)
+    run, rows, checked = runfolder.read_run(folder), runfolder.read(folder), cards(runfolder.read_checks(folder))
     template = _environment().get_template("page.html.j2")
     try:
-        page = template.render(photos=_photos(rows), run=run, style=_style(), palettes=_palettes(), about=_about(rows))
+        page = template.render(
+            photos=_photos(rows),
+            cards=checked,
+            comparison=comparison(checked),
+            run=run,
+            style=_style(),
+            palettes=_palettes(),
+            about=_about(rows),
+        )
     except (KeyError, TypeError) as error:
         raise SeewhyError(
             f"{folder}/rows.jsonl: a record lacks what every record has ({type(error).__name__}: {error})."

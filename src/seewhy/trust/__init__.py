@@ -1,7 +1,21 @@
 """The checks run on a method: the trust card, and the comparison of methods."""
 
 from seewhy.trust.binding import Bound, bind
-from seewhy.trust.card import TrustCard, check
+from seewhy.trust.card import DEFAULT, TrustCard, check, title
 from seewhy.trust.comparison import Comparison, compare
+from seewhy.trust.forecast import forecast_checks, seconds_per_row
+from seewhy.trust.setup import label_indices
 
-__all__ = ["Bound", "Comparison", "TrustCard", "bind", "check", "compare"]
+__all__ = [
+    "DEFAULT",
+    "Bound",
+    "Comparison",
+    "TrustCard",
+    "bind",
+    "check",
+    "compare",
+    "forecast_checks",
+    "label_indices",
+    "seconds_per_row",
+    "title",
+]

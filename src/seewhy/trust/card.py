@@ -32,6 +32,7 @@ CHECKLIST = (
     "stability",
     "documentation",
 )
+DEFAULT = (*CHECKLIST, "faithfulness")
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
 Settings = Mapping[str, Mapping[str, Any]]
@@ -212,7 +213,7 @@ def _row(
 def _wanted(only: str | Sequence[str] | None, boxes: Any, masks: Any) -> list[str]:
     if only is None:
         annotated = boxes is not None or masks is not None
-        return [*CHECKLIST, "faithfulness", *(["localization"] if annotated else [])]
+        return [*DEFAULT, *(["localization"] if annotated else [])]
     names = [only] if isinstance(only, str) else list(dict.fromkeys(only))
     if not names:
         raise UsageError("only=[] leaves no check to run.")

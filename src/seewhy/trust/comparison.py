@@ -1,23 +1,21 @@
 """Methods measured side by side on one model and these images: the field's comparison table, with numbers of your own."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import stats
 from torch import nn
 
-from seewhy.errors import RefusalError, SeewhyError, UsageError, real_number
+from seewhy.errors import RefusalError, UsageError, real_number
 from seewhy.explanation import rows_per_image
 from seewhy.explanation.inputs import Images, read_inputs
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
-from seewhy.target import stand_in
 from seewhy.trust.card import Settings, TrustCard, check, examined
+from seewhy.trust.forecast import seconds_per_row
 from seewhy.trust.setup import Setup
 from seewhy.wrapping import bare
 
@@ -124,21 +122,6 @@ def compare(
         except RefusalError as error:
             left_out[info.name] = str(error)
     return Comparison(tuple(cards), left_out, _disagreement(cards), setup)
-
-
-def seconds_per_row(model: VisionModel, shape: Sequence[int]) -> tuple[float, float]:
-    """Seconds of a forward and of a gradient row of this network on this machine, the second of two each."""
-    x, rows = torch.full((1, *shape), 0.5), torch.zeros(1, dtype=torch.long, device=model.device)
-    found = []
-    for run in (model.answer, model.input_gradients):
-        for _ in range(2):  # the first one warms up
-            begun = time.perf_counter()
-            try:
-                run(x, stand_in(model.task), rows)
-            except SeewhyError:  # a network without a gradient: its methods are refused with the reason
-                break
-        found.append(time.perf_counter() - begun)
-    return found[0], found[1]
 
 
 def _over_budget(

@@ -30,7 +30,7 @@ class Setup:
     """Accuracy on the given labels with its interval, the chance level, confusions, and accuracy under other inputs."""
 
     accuracy: Interval
-    chance: float  # what the same predictions reach with the labels shuffled, at least 1 / classes
+    chance: float  # 1 / classes, or what the same predictions reach with the labels shuffled, whichever is more
     confusions: tuple[tuple[str, str, int], ...]  # label, predicted, how often; the most frequent first
     others: dict[str, Interval]  # accuracy when the input is prepared in another way
     better: str  # which of these is better than ours by an exact McNemar test, or ""
@@ -40,11 +40,12 @@ class Setup:
     def warning(self) -> str:
         """What looks wrong, with the accuracy under every other preparation of the input; "" where nothing does."""
         low = self.accuracy.value if math.isnan(self.accuracy.low) else self.accuracy.low
-        if low > self.chance and not self.better:
+        at_chance = self.accuracy.value < 1 and low <= self.chance
+        if not at_chance and not self.better:
             return ""
         why = (
             f"accuracy {self.accuracy} is at or near chance ({self.chance:.3g})"
-            if low <= self.chance
+            if at_chance
             else f"accuracy {self.accuracy} is beaten under another preparation of the input, {self.better}"
         )
         tried = ", ".join(f"{name} {accuracy.value:.3g}" for name, accuracy in self.others.items())
@@ -75,11 +76,11 @@ def examine_setup(
 ) -> Setup:
     """What a classifier says of images (N, C, *axes) with known labels (N), indices or names.
 
-    Accuracy with its 95 % interval (whole `clusters` resampled where given). Chance is what the same predictions reach on
-    average with the labels shuffled, sum_k n_k m_k / N^2 of n_k labels and m_k predictions of class k, and at least 1 /
-    classes; an interval that reaches down to it is a warning. Then accuracy with the input as [0, 1], as [-1, 1], with
-    ImageNet's statistics and with its channels reversed (BGR); one that is better by the exact McNemar test (times their
-    number: Bonferroni) is a warning, too. One forward row an image for each.
+    Accuracy with its 95 % interval (whole `clusters` resampled where given). Chance is 1 / classes; where the labels differ,
+    at least what the same predictions reach on average with the labels shuffled, sum_k n_k m_k / N^2 of n_k labels and m_k
+    predictions of class k. An interval that reaches down to it is a warning. Then accuracy with the input as [0, 1], as
+    [-1, 1], with ImageNet's statistics and with its channels reversed (BGR); one that is better by the exact McNemar test
+    (times their number: Bonferroni) is a warning, too. One forward row an image for each.
     RefusalError for a network that is no classifier of one class an image; UsageError for labels that do not fit.
     """
     if model.task not in ("multiclass", "binary"):
@@ -163,7 +164,7 @@ def _better(right: Tensor, others: dict[str, Tensor]) -> str:
 
 def _chance(truth: Tensor, predicted: Tensor, classes: int) -> float:
     labels, said = torch.bincount(truth, minlength=classes), torch.bincount(predicted, minlength=classes)
-    shuffled = float((labels * said).sum()) / len(truth) ** 2 if len(truth) > 1 else 0.0
+    shuffled = float((labels * said).sum()) / len(truth) ** 2 if len(truth.unique()) > 1 else 0.0
     return max(1 / classes, shuffled)
 
 

@@ -163,7 +163,7 @@ def forecast(
     estimate = sum(
         n * _seconds_per_row(network, with_gradient) for n, with_gradient in ((forward, False), (gradient, True)) if n
     )
-    text = f"at most {forward} forward and {gradient} gradient rows, about {_duration(estimate)} on {network.device}"
+    text = f"at most {forward} forward and {gradient} gradient rows, about {duration(estimate)} on {network.device}"
     if dry_run and as_json:
         result_json(
             {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(estimate, 1)}
@@ -313,5 +313,6 @@ def _seconds_per_row(network: "VisionModel", with_gradient: bool) -> float:
     return time.perf_counter() - begun
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """'40 seconds', '3 minutes'."""
     return f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"

@@ -1,0 +1,128 @@
+"""The trust cards of a run folder as what the page shows: rows with numbers in words, curves, a table of methods."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seewhy.draw import number
+from seewhy.faces.plot import legend, plot
+
+Record = Mapping[str, Any]
+
+
+def cards(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """One entry per card, in the order of their first rows."""
+    found: dict[str, dict[str, Any]] = {}
+    for record in records:
+        about = record["card"]
+        card = found.setdefault(about["id"], {"about": about, "rows": [], "shown": _about(about)})
+        card["rows"].append(_row(record))
+    return list(found.values())
+
+
+def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, Any] | None:
+    """The table of methods over the cards of one model: a column per first score, and one per faithfulness score."""
+    if len(found) < least:
+        return None
+    columns: dict[tuple[str, str], str] = {}
+    for card in found:
+        for row in card["rows"]:
+            scores = row["scores"] if row["check"] == "faithfulness" else row["scores"][:1]
+            for score in scores:
+                columns.setdefault((row["check"], score["name"]), f"{row['title']}: {score['label']}")
+    lines = []
+    for card in found:
+        cells = {
+            (row["check"], score["name"]): {"text": score["value"], "verdict": row["verdict"]}
+            for row in card["rows"]
+            for score in row["scores"]
+        }
+        lines.append(
+            {
+                "method": card["about"]["title"],
+                "cells": [cells.get(key, {"text": "", "verdict": ""}) for key in columns],
+            }
+        )
+    return {"columns": list(columns.values()), "lines": lines}
+
+
+def comparison_rows(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """The same for a terminal: the columns after the method, and the rows of text, of cards as plain JSON values."""
+    records = [{**row, "card": card, "id": ""} for card in found for row in card["checks"]]
+    table = comparison(cards(records), least=1)
+    if table is None:
+        return [], []
+    return table["columns"], [[line["method"], *(cell["text"] for cell in line["cells"])] for line in table["lines"]]
+
+
+def _about(about: Record) -> str:
+    images = len(about["images"])
+    where = f", layer {about['layer']}" if about["layer"] else ""
+    return f"{about['model']}, {images} image{'s' if images > 1 else ''}{where}, seed {about['seed']}"
+
+
+def _row(record: Record) -> dict[str, Any]:
+    return {
+        "check": record["check"],
+        "title": record["title"],
+        "verdict": record["verdict"],
+        "sentence": record["sentence"],
+        "scores": [_score(score) for score in record["scores"]],
+        "plots": _plots(record["curves"]),
+        "excluded": _excluded(record["excluded"]),
+        "settings": ", ".join(f"{name} = {_short(value)}" for name, value in record["settings"].items()),
+        "cost": f"{record['forward_rows']} forward and {record['gradient_rows']} gradient rows, "
+        f"{number(record['seconds'])} s",
+    }
+
+
+def _score(score: Record) -> dict[str, Any]:
+    null = score["null"]
+    return {
+        "name": score["name"],
+        "label": score["name"].replace("_", " "),
+        "value": interval(score),
+        "n": score["n"],
+        "unit": score["unit"],
+        "better": "" if score["direction"] == "neither" else f"{score['direction']} is better",
+        "controls": [(name.replace("_", " "), interval(control)) for name, control in score["controls"].items()],
+        "null": "" if null is None else f"{_number(null['median'])} [{_number(null['low'])}, {_number(null['high'])}]",
+        "null_of": "" if null is None else f"{null['n']} of {null['of']}",
+    }
+
+
+def interval(found: Record) -> str:
+    """'0.52 [0.4, 0.6]': a mean and its 95 % interval."""
+    if found["value"] is None:
+        return "none"
+    if found["low"] is None:
+        return _number(found["value"])
+    return f"{_number(found['value'])} [{_number(found['low'])}, {_number(found['high'])}]"
+
+
+def _plots(curves: Sequence[Record]) -> list[dict[str, Any]]:
+    """Curves that share both axes are drawn into one picture."""
+    together: dict[tuple[Any, ...], list[Record]] = {}
+    for curve in curves:
+        named = tuple(curve["x"]) if any(isinstance(v, str) for v in curve["x"]) else ()
+        together.setdefault((curve["x_name"], curve["y_name"], named), []).append(curve)
+    return [
+        {"title": f"{y} over {x}", "svg": plot(group), "legend": legend(group)} for (x, y, _), group in together.items()
+    ]
+
+
+def _excluded(excluded: Mapping[str, str]) -> str:
+    if not excluded:
+        return ""
+    counts: dict[str, int] = {}
+    for why in excluded.values():
+        counts[why] = counts.get(why, 0) + 1
+    return "not scored: " + ", ".join(f"{count} {why}" for why, count in counts.items())
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else number(value)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

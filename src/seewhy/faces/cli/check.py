@@ -1,0 +1,263 @@
+"""seewhy check."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from seewhy.faces.cli import options
+from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, UNUSABLE, progress_bar, result, result_json, say, table
+from seewhy.faces.cli.explain import FORECAST_ABOVE_SECONDS, TARGET, Skip, duration, find
+
+if TYPE_CHECKING:
+    from seewhy.checks import CheckResult
+    from seewhy.model import VisionModel
+
+ONLY = "A check, by name; repeat for several. See: seewhy check --list."
+SETTING = "A parameter of a check: CHECK.NAME=VALUE, e.g. faithfulness.steps=20; repeat for several."
+TRUTH = "The true classes: a CSV table (file, label), or 'folders': the name of the folder that an image lies in."
+TRAINING = "Training images for roar and data_randomization: a folder with a sub-folder per class, or a CSV table."
+EVERYTHING: dict[str, dict[str, Any]] = {  # what --all adds
+    "model_randomization": {
+        "order": ("cascading", "independent", "bottom_up"),
+        "similarities": ("spearman", "spearman_absolute", "ssim", "hog"),
+        "repairs": True,
+    },
+    "faithfulness": {
+        "protocols": (
+            "pixel_flipping",
+            "insertion_deletion",
+            "average_drop",
+            "road",
+            "infidelity",
+            "sensitivity_n",
+        )
+    },
+}
+Settings = dict[str, dict[str, Any]]
+
+
+def check(
+    images: list[Path] = typer.Argument(None, help="Image files, or folders of them; 9 or more give the nulls."),
+    model: str = options.MODEL,
+    weights: Path | None = options.WEIGHTS,
+    method: str = typer.Option("grad_cam", help="The method that is checked. See: seewhy methods."),
+    target: str | None = typer.Option(None, help=TARGET),
+    layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
+    param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
+    only: list[str] = typer.Option([], help=ONLY),
+    setting: list[str] = typer.Option([], "--set", help=SETTING),
+    everything: bool = typer.Option(False, "--all", help="Every order, similarity, repair and protocol: takes longer."),
+    truth: str | None = typer.Option(None, help=TRUTH),
+    training: Path | None = typer.Option(None, help=TRAINING),
+    anyway: bool = typer.Option(False, "--anyway", help="Go on where labels or normalization look wrong."),
+    out: Path = typer.Option(Path("seewhy-check"), help="Run folder for the card, the maps and the page."),
+    labels: Path | None = options.LABELS,
+    mean: str | None = options.MEAN,
+    std: str | None = options.STD,
+    size: str | None = options.SIZE,
+    crop: float | None = options.CROP,
+    framing: str | None = options.FRAMING,
+    task: str | None = options.TASK,
+    seed: int = options.SEED,
+    device: str = options.DEVICE,
+    batch_size: int | None = options.BATCH_SIZE,
+    precision: str = options.PRECISION,
+    max_skipped: int = typer.Option(0, min=0, help="More skipped images than this end with exit code 3."),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Only say how many rows and minutes it will take."),
+    listed: bool = typer.Option(False, "--list", help="List the checks and what they ask."),
+    as_json: bool = options.JSON,
+) -> None:
+    """Check a method on your model and images: the trust card, a row per check, each with its evidence."""
+    if listed:
+        list_checks(as_json=as_json)
+        return
+    import seewhy as sw
+    from seewhy.data.truth import read_truth
+    from seewhy.faces.cli.explain import check_methods
+    from seewhy.runfolder import open_folder
+    from seewhy.trust import DEFAULT
+
+    given = options.parameters(param)
+    check_methods([method], given, target, layer, seed)
+    settings = check_settings(setting, only, everything=everything)
+    pixels = options.pixels(mean, std, size, crop, framing)
+    readable, skipped = readable_images(images)
+    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
+    given = options.read_pictures(given, network)
+    classes = None if truth is None else read_truth(truth, readable)
+    if training is not None:
+        add_training(settings, network, training, readable, classes)
+    names = only or list(DEFAULT)
+    if estimate(network, [method], {method: given}, len(readable), names, settings, dry_run=dry_run, as_json=as_json):
+        return
+    open_folder(out)
+    asked = {"target": target, "layer": layer, "settings": settings, "anyway": anyway, "seed": seed, "out": out}
+    with kept_on_interrupt(out), progress_bar() as step:
+        card = sw.check(network, readable, method, classes, only or None, progress=step, **asked, **given)
+    page = finish(out, skipped)
+    if as_json:
+        result_json({**card.to_dict(), "skipped": skipped, "page": str(page)})
+    else:
+        show_setup(card.about["setup"])
+        table(("check", "verdict", "value", "controls", "what it says"), [row_of(r) for r in card.rows.values()])
+        result(str(page))
+    raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
+
+
+@contextmanager
+def kept_on_interrupt(out: Path) -> Iterator[None]:
+    """Ctrl-C ends the command with what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say(f"interrupted: the finished rows are kept in {out}; the same command goes on with the next one.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def list_checks(*, as_json: bool) -> None:
+    """The checks with what each asks and needs."""
+    import seewhy as sw
+
+    found = sw.checks()
+    if as_json:
+        result_json(found.to_dicts())
+    else:
+        table(("check", "asks", "needs", "cost"), [(c.name, c.question, ", ".join(c.needs), c.cost) for c in found])
+
+
+def check_settings(pairs: list[str], only: Sequence[str], *, everything: bool) -> Settings:
+    """What --set and --all say, as settings of checks; UsageError for a check or a parameter that there is not."""
+    import seewhy.checks  # noqa: F401  # fills the registry
+    from seewhy.errors import UsageError, known_name
+    from seewhy.registry import CHECKS
+
+    for name in only:
+        known_name("check", name, [*CHECKS, "documentation"])
+    found: Settings = {name: dict(values) for name, values in EVERYTHING.items()} if everything else {}
+    for name, value in options.parameters(pairs).items():
+        check_name, dot, parameter = name.partition(".")
+        if not dot:
+            raise UsageError(f"--set takes CHECK.NAME=VALUE, e.g. faithfulness.steps=20; got {name!r}.")
+        known_name("check", check_name, CHECKS)
+        known_name(f"parameter of the check {check_name}", parameter, CHECKS[check_name].parameters)
+        found.setdefault(check_name, {})[parameter] = tuple(value) if isinstance(value, list) else value
+    return found
+
+
+def readable_images(sources: Sequence[Path] | None) -> tuple[list[Path], list[Skip]]:
+    """The images that can be decoded, and those that cannot, with the reason; UsageError where none is left."""
+    from seewhy.data.images import read_photo
+    from seewhy.errors import ImageError, UsageError
+
+    if not sources:
+        raise UsageError("no image was given: name image files, or folders of them.")
+    paths, skipped = find(sources)
+    readable = []
+    for path in paths:
+        try:
+            read_photo(path)
+            readable.append(path)
+        except ImageError as error:
+            skipped.append({"path": str(path), "reason": str(error)})
+    for item in skipped:
+        say(f"skipped: {item['reason']}")
+    if not readable:
+        raise typer.Exit(UNUSABLE)
+    return readable, skipped
+
+
+def add_training(
+    settings: Settings,
+    network: "VisionModel",
+    training: Path,
+    paths: Sequence[Path],
+    classes: Sequence[int | str] | None,
+) -> None:
+    """Training images and their classes into the settings of the checks that train; what is checked is their test set."""
+    from seewhy.data.truth import labeled_images
+    from seewhy.errors import UsageError
+    from seewhy.explanation.inputs import read_inputs
+    from seewhy.trust import label_indices
+
+    files, names = labeled_images(training)
+    known = sorted({str(name) for name in names}) if network.labels is None else network.labels
+    x, _ = read_inputs(network, files)
+    given: dict[str, Any] = {
+        "train_images": x,
+        "train_labels": label_indices(names, len(names), known, len(known)),
+    }
+    settings["data_randomization"] = {**given, **settings.get("data_randomization", {})}
+    if classes is None:
+        raise UsageError(
+            "--training needs --truth as well: roar and data_randomization test on the images that are checked."
+        )
+    shown, _ = read_inputs(network, list(paths))
+    tested = {"test_images": shown, "test_labels": label_indices(classes, len(classes), known, len(known))}
+    settings["roar"] = {**given, **tested, **settings.get("roar", {})}
+
+
+def estimate(
+    network: "VisionModel",
+    methods: Sequence[str],
+    params: dict[str, dict[str, Any]],
+    images: int,
+    checks: Sequence[str],
+    settings: Settings,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> bool:
+    """Say how many rows and minutes the checks will take, where that is long or is all that is asked: then True."""
+    from seewhy.registry import find_method
+    from seewhy.trust import forecast_checks, seconds_per_row
+
+    shape = network.input_shape()
+    rows = [
+        forecast_checks(network, find_method(m), params.get(m, {}), shape, images, checks, settings) for m in methods
+    ]
+    forward, gradient = sum(f for f, _ in rows), sum(g for _, g in rows)
+    each = seconds_per_row(network, shape)
+    seconds = forward * each[0] + gradient * each[1]
+    text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
+    if dry_run and as_json:
+        result_json(
+            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
+        )
+    elif dry_run:
+        result(f"{images} images: {text}")
+    elif seconds > FORECAST_ABOVE_SECONDS:
+        say(text)
+    return dry_run
+
+
+def finish(out: Path, skipped: Sequence[Skip]) -> Path:
+    """Write the skipped images into run.json and render the page."""
+    import seewhy as sw
+    from seewhy.runfolder import read_run, write_run
+
+    now = {item["path"] for item in skipped}
+    earlier = [item for item in read_run(out)["skipped"] if item["path"] not in now]
+    write_run(out, {"skipped": [*earlier, *skipped]})
+    return sw.report(out).resolve()
+
+
+def show_setup(setup: dict[str, Any] | None) -> None:
+    """What the network says of the given labels, before the table."""
+    if setup is not None:
+        result(f"the network on the given labels: {setup['sentence']}")
+
+
+def row_of(row: "CheckResult") -> tuple[str, str, str, str, str]:
+    """A check as a row of the terminal's table: its first score stands for it."""
+    from seewhy.trust import title
+
+    if not row.scores:
+        return title(row.check), str(row.verdict), "", "", row.sentence
+    first = row.scores[0]
+    controls = [f"{name.replace('_', ' ')} {value.value:.2g}" for name, value in first.controls.items()]
+    if first.null is not None:
+        controls.append(f"null {first.null.median:.2g} [{first.null.low:.2g}, {first.null.high:.2g}]")
+    return title(row.check), str(row.verdict), str(first.interval), "\n".join(controls), row.sentence
