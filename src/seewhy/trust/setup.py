@@ -164,7 +164,7 @@ def _better(right: Tensor, others: dict[str, Tensor]) -> str:
 
 def _chance(truth: Tensor, predicted: Tensor, classes: int) -> float:
     labels, said = torch.bincount(truth, minlength=classes), torch.bincount(predicted, minlength=classes)
-    shuffled = float((labels * said).sum()) / len(truth) ** 2 if len(truth.unique()) > 1 else 0.0
+    shuffled = float((labels * said).sum()) / len(truth) ** 2 if len(set(truth.tolist())) > 1 else 0.0
     return max(1 / classes, shuffled)
 
 

@@ -94,7 +94,14 @@ def check(
     if estimate(network, [method], {method: given}, len(readable), names, settings, dry_run=dry_run, as_json=as_json):
         return
     open_folder(out)
-    asked = {"target": target, "layer": layer, "settings": settings, "anyway": anyway, "seed": seed, "out": out}
+    asked: dict[str, Any] = {
+        "target": target,
+        "layer": layer,
+        "settings": settings,
+        "anyway": anyway,
+        "seed": seed,
+        "out": out,
+    }
     with kept_on_interrupt(out), progress_bar() as step:
         card = sw.check(network, readable, method, classes, only or None, progress=step, **asked, **given)
     page = finish(out, skipped)

@@ -72,7 +72,14 @@ def compare(
     if estimate(network, names, own, len(readable), COMPARED, settings, dry_run=dry_run, as_json=as_json):
         return
     open_folder(out)
-    asked = {"target": target, "settings": settings, "params": own, "anyway": anyway, "seed": seed, "out": out}
+    asked: dict[str, Any] = {
+        "target": target,
+        "settings": settings,
+        "params": own,
+        "anyway": anyway,
+        "seed": seed,
+        "out": out,
+    }
     with kept_on_interrupt(out), progress_bar() as step:
         found = sw.compare(network, readable, names, seconds, labels=classes, progress=step, **asked)
     page = finish(out, skipped)
