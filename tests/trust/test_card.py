@@ -67,7 +67,7 @@ def test_a_second_run_in_the_same_folder_computes_only_what_is_new(tmp_path):
 def test_a_card_can_be_saved_afterwards_and_has_a_page(tmp_path):
     card = sw.check(model(), images(3), "gradient", only=["completeness", "documentation"])
     page = sw.report(card.save(tmp_path / "run")).read_text()
-    assert "Trust card: Vanilla gradient" in page
+    assert "Trust card: Gradient" in page
     assert card["documentation"].sentence in page
 
 
@@ -118,7 +118,7 @@ def test_a_record_is_documented_by_the_fields_that_are_filled():
     e = sw.explain(model(), images(2), "gradient")
     records = [record for record, _, _ in e.rows()]
     found = documentation(records, needs_layer=False)
-    assert found.details["fields"]["score"] == 2
+    assert found.details["fields"]["its score"] == 2
     assert "SHA-256 of the image file (2 of 2)" in found.sentence  # a tensor came without a file
     assert len(found.details["fields"]) == len(FIELDS) - 1
 
