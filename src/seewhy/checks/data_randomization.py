@@ -1,7 +1,7 @@
 """Does the map depend on what the labels taught: maps of a network that learned permuted labels beside those of its twin."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -30,7 +30,7 @@ SIMILARITIES: dict[str, Similarity] = {
 @check(
     title="Data randomization",
     question="does the map depend on what the labels taught?",
-    cost="2 trainings and 3 maps an image, per run (2 maps with one run)",
+    cost="2 trainings and 2 maps an image, per run",
     paper="Adebayo et al. 2018, arXiv:1810.03292, section 3.2",
     needs=("train_images", "train_labels"),
 )
@@ -57,15 +57,17 @@ def data_randomization(
     twin where the target is the predicted class, and then fixed for every network.
     train: `train(images, labels, seed) -> network` (see checks/training.py); None: our small network, for 8 to 64 pixels a
     side. Both twins must give more than `accuracy` of their training images right, else the check is not valid.
-    Null: the true twin's map of image i with the permuted twin's map of another image. Beside it edge_map (1: it sees no
-    network), random_map (drawn anew, about 0) and other_seed: two true twins of different seeds, the most that can be
-    expected. Verdict, for each similarity: fail where its whole interval lies above the null's 95 % range, pass where it
-    lies below the range's end. Pass and fail need both similarities; where they disagree the check is unclear. Noise drawn
-    anew would pass: a pass proves nothing (Binder 2023, arXiv:2211.12486). A map with a fixed seed, the same noise for
-    every network, fails.
-    Differs from the paper: it has no null, no interval and no verdict rule, and shows single networks.
+    Null: the true twin's map of image i with the permuted twin's map of another image. Controls: edge_map (1: it sees no
+    network), random_map (drawn anew, about 0) and other_seed: two true twins, the most that can be expected. The scores
+    ..._lost are other_seed minus the similarity, per image: what the labels account for; higher is better.
+    Verdict, for each similarity: fail where its whole interval lies above the null's 95 % range; pass where it lies below
+    the end of that range and the whole interval of what is lost lies above 0, so that noise drawn anew does not pass; else
+    unclear. Pass and fail need both similarities: where they disagree the check is unclear. A map that draws the same
+    noise for every network fails.
+    Differs from the paper: it has no null, no interval, no verdict rule and no second network trained on the true labels.
+    UsageError for fewer than two runs.
     """
-    whole_number("runs", runs, at_least=1)
+    whole_number("runs", runs, at_least=2)
     real_number("accuracy", accuracy, at_least=0, at_most=1)
     data = labeled("train", train_images, train_labels, images)
     twins, reached = _twins(model, data, train or train_small_network, runs, seed)
@@ -82,7 +84,7 @@ def data_randomization(
     for twin in (*twins["true"], *twins["permuted"]):
         model.count(forward=twin.forward_rows, gradient=twin.gradient_rows)
     left_out = excluded(*(why_unusable(one) for several in found.values() for one in several))
-    scores = tuple(_score(name, found, images, sorted(left_out), seed) for name in SIMILARITIES)
+    scores = tuple(one for name in SIMILARITIES for one in _scores(name, found, images, sorted(left_out), seed))
     verdict, sentence = _judged(scores, len(left_out), len(images))
     details["explained"] = [found["true"][0].target.text(i, model.labels) for i in range(len(images))]
     return CheckResult("data_randomization", scores, verdict, sentence, excluded=left_out, details=details)
@@ -112,30 +114,29 @@ def _explained(
     return {"true": [first, *others], "permuted": [maps(twin, images, first.target) for twin in twins["permuted"]]}
 
 
-def _score(name: str, found: dict[str, list[Maps]], images: Tensor, left_out: Sequence[int], seed: int) -> Score:
+def _scores(
+    name: str, found: dict[str, list[Maps]], images: Tensor, left_out: Sequence[int], seed: int
+) -> tuple[Score, Score]:
+    """How alike the twins' maps are, and how much more alike those of two true twins."""
     measure = SIMILARITIES[name]
-    true, permuted = ([one.raw.clone() for one in found[which]] for which in ("true", "permuted"))
-    for raw in (*true, *permuted):
-        raw[list(left_out)] = math.nan
+    true, permuted = ([one.raw for one in found[which]] for which in ("true", "permuted"))
     kept = torch.tensor([i for i in range(len(images)) if i not in left_out], dtype=torch.long)
-    edges = edge_maps(images)
-    controls = {
-        "edge_map": _of_kept(measure, edges, edges, kept),
-        "random_map": _of_kept(measure, random_maps(images, seed), random_maps(images, seed + 1), kept),
-    }
-    if len(true) > 1:
-        pairs = [_of_kept(measure, a, b, kept) for a, b in pairwise(true)]
-        controls["other_seed"] = torch.stack(pairs).mean(0)
-    values = torch.stack([_of_kept(measure, a, b, kept) for a, b in zip(true, permuted, strict=True)]).mean(0)
+
+    def alike(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
+        """Mean over pairs of maps (N, *grid), per image (N,), NaN for images that are left out."""
+        values = torch.full((len(images),), math.nan, dtype=torch.float64)
+        values[kept] = torch.stack([measure(a[kept], b[kept]).double().cpu() for a, b in pairs]).mean(0)
+        return values
+
+    edges, same = edge_maps(images), alike(zip(true, permuted, strict=True))
+    noise = (random_maps(images, seed), random_maps(images, seed + 1))
+    controls = {"edge_map": alike([(edges, edges)]), "random_map": alike([noise]), "other_seed": alike(pairwise(true))}
     null = _null(measure, [raw[kept] for raw in true], [raw[kept] for raw in permuted])
-    return score(name, values, "lower", "rank correlation", controls=controls, null=null)
-
-
-def _of_kept(measure: Similarity, a: Tensor, b: Tensor, kept: Tensor) -> Tensor:
-    """(N,), NaN for images that are left out."""
-    values = torch.full((len(a),), math.nan, dtype=torch.float64)
-    values[kept] = measure(a[kept], b[kept]).double().cpu()
-    return values
+    lost = controls["other_seed"] - same
+    return (
+        score(name, same, "lower", "rank correlation", controls=controls, null=null),
+        score(f"{name}_lost", lost, "higher", "rank correlation", controls={"edge_map": 0 * controls["edge_map"]}),
+    )
 
 
 def _null(measure: Similarity, true: Sequence[Tensor], permuted: Sequence[Tensor]) -> Null:
@@ -147,27 +148,32 @@ def _null(measure: Similarity, true: Sequence[Tensor], permuted: Sequence[Tensor
 
 
 def _judged(scores: Sequence[Score], left_out: int, n: int) -> tuple[Verdict, str]:
-    signed, absolute = scores
-    shown = [f"{s.interval.value:.2g} (null {s.null.low:.2g} to {s.null.high:.2g})" for s in scores if s.null]
-    sentence = (
-        f"After training on permuted labels the maps correlate with those of the true labels by {shown[0]}; "
-        f"by {shown[1]} without their signs"
-    )
     if left_out > SHARE_EXCLUDED * n:
         return (
             Verdict.NOT_VALID,
             f"{left_out} of {n} images have a map that cannot be scored in one network or another.",
         )
-    verdicts = {_against_null(signed), _against_null(absolute)}
+    signed, absolute = (f"{s.interval.value:.2g} ({_range(s)})" for s in scores[::2])
+    sentence = (
+        f"Between a network that learned the labels and one that learned them permuted, maps correlate by {signed}; without "
+        f"their signs by {absolute}"
+    )
+    verdicts = {_against_null(*scores[:2]), _against_null(*scores[2:])}
     if len(verdicts) == 1:
         return verdicts.pop(), sentence + "."
     return Verdict.UNCLEAR, sentence + ": the two do not say the same."
 
 
-def _against_null(found: Score) -> Verdict:
-    """Where the interval of the mean lies to the upper end of the null's range."""
-    if found.null is None or not found.null.n or math.isnan(found.interval.low):
+def _range(same: Score) -> str:
+    other = same.controls["other_seed"].value
+    null = "" if same.null is None else f"different images {same.null.low:.2g} to {same.null.high:.2g}, "
+    return f"{null}two networks that learned the labels {other:.2g}"
+
+
+def _against_null(same: Score, lost: Score) -> Verdict:
+    """Where the interval of the mean lies to the upper end of the null's range, and whether the labels account for it."""
+    if same.null is None or not same.null.n or math.isnan(same.interval.low):
         return Verdict.UNCLEAR
-    if found.interval.low > found.null.high:
+    if same.interval.low > same.null.high:
         return Verdict.FAIL
-    return Verdict.PASS if found.interval.high <= found.null.high else Verdict.UNCLEAR
+    return Verdict.PASS if same.interval.high <= same.null.high and lost.interval.low > 0 else Verdict.UNCLEAR
