@@ -109,7 +109,7 @@ def page(removed: dict[str, CheckResult], randomized: dict[str, CheckResult]) ->
         "# Remove and retrain, and permuted labels",
         "",
         f"Written by `benchmarks/roar.py` (seewhy {importlib.metadata.version('seewhy')}, torch {torch.__version__}).",
-        f"{details['train_images']:,} training and {details['test_images']} test photos of CIFAR-10, reduced to {SIDE} pixels;",
+        f"{details['train_images']:,} training and {details['test_images']} test photos of CIFAR-10 at {SIDE} pixels;",
         f"small network, 6 epochs, {RUNS} runs a fraction; magnitudes of the raw maps, the mean color as fill. Intervals",
         "(95 %): runs and test images resampled, each by itself. A few thousand small photos and a small network: the table",
         "shows what the check says, and is no ranking of methods.",
