@@ -82,7 +82,7 @@ def crossed_interval(values: Tensor) -> Interval:
         return Interval(float(kept.mean()) if n else math.nan, math.nan, math.nan, n, n)
     generator = np.random.default_rng(SEED)
     of_runs = generator.multinomial(runs, np.full(runs, 1 / runs), RESAMPLES)
-    of_images = generator.multinomial(n, np.full(n, 1 / n), RESAMPLES)
-    means = ((of_runs @ kept) * of_images).sum(1) / (runs * n)
+    drawn = generator.integers(0, n, (RESAMPLES, n))
+    means = np.take_along_axis(of_runs @ kept, drawn, 1).mean(1) / runs
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(kept.mean()), float(low), float(high), n, n)

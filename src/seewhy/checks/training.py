@@ -67,32 +67,34 @@ def trained(train: Train, data: Labeled, seed: int, like: VisionModel) -> Vision
     """
     with capture.random_states(seed), torch.enable_grad():
         network = train(data.images, data.labels, seed)
-    if isinstance(network, VisionModel):
-        return network
-    if not isinstance(network, nn.Module):
+    if not isinstance(network, nn.Module | VisionModel):
         raise UsageError(
             f"train(images, labels, seed) gives a trained nn.Module (or what sw.wrap made of one); it gave "
             f"{type(network).__name__}."
         )
-    channels, height, width = data.images.shape[1:]
-    found = wrap(
+    found = network if isinstance(network, VisionModel) else _of_pixels(network, data.images.shape[1:], like)
+    columns, classes = found.output_shape(data.images.shape[1:])[-1], int(data.labels.max()) + 1
+    if columns < classes and not (found.task == "binary" and classes == 2):
+        raise UsageError(f"the network that train() gave has {columns} logits for classes 0 to {classes - 1}.")
+    return found
+
+
+def _of_pixels(network: nn.Module, shape: torch.Size, like: VisionModel) -> VisionModel:
+    channels, height, width = shape
+    return wrap(
         network,
         mean=(0.0,) * channels,  # pixels as they are
         std=(1.0,) * channels,
         size=(height, width),
         batch_size=like.batch_size or ROWS,
     )
-    columns = found.output_shape(data.images.shape[1:])[-1]
-    if columns <= int(data.labels.max()):
-        raise UsageError(
-            f"the network that train() gave has {columns} logits for classes 0 to {int(data.labels.max())}."
-        )
-    return found
 
 
 def correct(model: VisionModel, data: Labeled) -> Tensor:
     """Which images a network gives their label: (N,) bool, on the CPU."""
-    return (model.predict(data.images).argmax(1).to(data.labels.device) == data.labels).cpu()
+    table = model.predict(data.images)
+    found = (table[:, 0] > 0).long() if model.task == "binary" else table.argmax(1)
+    return (found.to(data.labels.device) == data.labels).cpu()
 
 
 def train_small_network(
