@@ -52,7 +52,7 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
-    "checks": [["result"], ["completeness"]],
+    "checks": [["result", "training"], ["retraining"], ["completeness", "data_randomization", "roar"]],
     "trust": [["binding", "documentation", "forecast", "identity", "setup"], ["card"], ["comparison"]],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }

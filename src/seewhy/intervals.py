@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
@@ -54,9 +55,8 @@ def interval(
     """The mean of values (N,) and its percentile bootstrap interval (95 %, 2,000 resamples of images); NaN is left out.
 
     clusters: what each image belongs to (patient, exemplar): whole clusters are resampled, and the mean is that of their
-    images. Zeros and ones without clusters are a proportion, whose bootstrap fails at 0 and 1: they get Wilson's interval.
-    One image or cluster has no interval.
-    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; Wilson 1927, JASA 22.
+    images. One image or cluster has no interval.
+    Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
     """
     numbers = np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, dtype=np.float64)
     known = ~np.isnan(numbers)
@@ -68,12 +68,44 @@ def interval(
     count = int(groups.max()) + 1 if len(kept) else 0
     if count < 2:
         return Interval(float(kept.mean()) if len(kept) else math.nan, math.nan, math.nan, len(kept), count)
-    if clusters is None and np.isin(kept, (0, 1)).all():
-        wilson = stats.binomtest(int(kept.sum()), len(kept)).proportion_ci(method="wilson")
-        return Interval(float(kept.mean()), float(wilson.low), float(wilson.high), len(kept), count)
     sums, sizes = np.bincount(groups, kept), np.bincount(groups)
     drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     with np.errstate(invalid="ignore"):  # an infinite value: the mean says so, and its interval is not a number
         means = (drawn @ sums) / (drawn @ sizes)
     low, high = np.percentile(means, [2.5, 97.5]) if np.isfinite(means).all() else (math.nan, math.nan)
     return Interval(float(kept.mean()), float(low), float(high), len(kept), count)
+
+
+def proportion(values: Tensor | Sequence[float], clusters: Sequence[object] | None = None) -> Interval:
+    """The share of ones among zeros and ones (N,), NaN left out, with Wilson's 95 % interval; clusters: as for `interval`.
+
+    A bootstrap has no width where all are 0 or all are 1, however few there are.
+    Source: Wilson 1927, Journal of the American Statistical Association 22.
+    """
+    hits = torch.as_tensor(values).double()
+    hits = hits[~hits.isnan()]
+    if clusters is not None or not len(hits):
+        return interval(values, clusters)
+    wilson = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+    return Interval(float(hits.mean()), float(wilson.low), float(wilson.high), len(hits), len(hits))
+
+
+def crossed_interval(values: Tensor) -> Interval:
+    """The mean of values (runs, N) and its 95 % interval with runs and images resampled, each by itself.
+
+    For a number of every image in every run (a training seed, say): both are samples of what could have been. An image that
+    is NaN in any run is left out. With R runs the spread between runs is understated by (R - 1) / R in variance, with one
+    run it is not seen at all.
+    Source: Owen 2007, The pigeonhole bootstrap, Annals of Applied Statistics 1(2), section 3.
+    """
+    numbers = values.detach().cpu().double().numpy()
+    kept = numbers[:, ~np.isnan(numbers).any(0)]
+    runs, n = kept.shape
+    if n < 2:
+        return Interval(float(kept.mean()) if n else math.nan, math.nan, math.nan, n, n)
+    generator = np.random.default_rng(SEED)
+    of_runs = generator.multinomial(runs, np.full(runs, 1 / runs), RESAMPLES)
+    drawn = generator.integers(0, n, (RESAMPLES, n))
+    means = np.take_along_axis(of_runs @ kept, drawn, 1).mean(1) / runs
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(kept.mean()), float(low), float(high), n, n)

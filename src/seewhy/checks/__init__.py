@@ -4,7 +4,11 @@ import sys
 from types import ModuleType
 
 from seewhy.checks.completeness import completeness
+from seewhy.checks.data_randomization import data_randomization
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
+from seewhy.checks.retraining import trainings
+from seewhy.checks.roar import roar
+from seewhy.checks.training import train_small_network
 from seewhy.registry import CheckTable, list_checks
 
 
@@ -18,4 +22,16 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness", "read_result"]
+__all__ = [
+    "CheckResult",
+    "Curve",
+    "Null",
+    "Score",
+    "Verdict",
+    "completeness",
+    "data_randomization",
+    "read_result",
+    "roar",
+    "train_small_network",
+    "trainings",
+]

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from seewhy.errors import RefusalError, UsageError, near_names
-from seewhy.intervals import Interval, interval
+from seewhy.intervals import Interval, proportion
 from seewhy.model import VisionModel
 from seewhy.target import probabilities
 from seewhy.wrapping import wrap
@@ -92,10 +92,10 @@ def examine_setup(
     right = predicted == truth
     others = {name: _right(other, shown, truth) for name, other, shown in _otherwise(model, images)}
     return Setup(
-        interval(right.double(), clusters),
+        proportion(right.double(), clusters),
         _chance(truth, predicted, p.shape[1]),
         _confusions(truth, predicted, model.labels),
-        {name: interval(values.double(), clusters) for name, values in others.items()},
+        {name: proportion(values.double(), clusters) for name, values in others.items()},
         _better(right, others),
         len(images) * (1 + len(others)),
     )
