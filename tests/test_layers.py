@@ -29,7 +29,12 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"], ["paths"]],
+    "capture": [
+        ["state", "outputs", "listening", "rectifiers", "memory"],
+        ["gradients"],
+        ["tracing", "attention"],
+        ["paths"],
+    ],
     "loading": [
         ["extras"],
         ["labels", "checkpoint"],
@@ -52,7 +57,11 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
-    "checks": [["result"], ["completeness"]],
+    "checks": [
+        ["result", "objects"],
+        ["overlap"],
+        ["completeness", "cost", "localization", "resolution", "stability"],
+    ],
     "trust": [["binding"]],
     "faces": [["words"], ["report"], ["cli"]],
 }

@@ -4,7 +4,11 @@ import sys
 from types import ModuleType
 
 from seewhy.checks.completeness import completeness
+from seewhy.checks.cost import cost
+from seewhy.checks.localization import localization
+from seewhy.checks.resolution import resolution
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict
+from seewhy.checks.stability import stability
 from seewhy.registry import CheckTable, list_checks
 
 
@@ -18,4 +22,15 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness"]
+__all__ = [
+    "CheckResult",
+    "Curve",
+    "Null",
+    "Score",
+    "Verdict",
+    "completeness",
+    "cost",
+    "localization",
+    "resolution",
+    "stability",
+]
