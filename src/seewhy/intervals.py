@@ -1,5 +1,6 @@
 """How sure a mean over images is: bootstrap intervals, clustered where images share a source."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,8 +61,15 @@ def interval(
     if count < 2:
         return Interval(float(kept.mean()) if len(kept) else math.nan, math.nan, math.nan, len(kept), count)
     sums, sizes = np.bincount(groups, kept), np.bincount(groups)
-    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    drawn = _resamples(count)
     with np.errstate(invalid="ignore"):  # an infinite value: the mean says so, and its interval is not a number
         means = (drawn @ sums) / (drawn @ sizes)
     low, high = np.percentile(means, [2.5, 97.5]) if np.isfinite(means).all() else (math.nan, math.nan)
     return Interval(float(kept.mean()), float(low), float(high), len(kept), count)
+
+
+@functools.lru_cache(maxsize=2)  # a check asks for hundreds of intervals over the same images
+def _resamples(count: int) -> NDArray[np.float64]:
+    """How often each of `count` images is drawn in every resample: (2,000, count)."""
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return drawn.astype(np.float64)

@@ -19,24 +19,33 @@ def peak_memory(run: Callable[[], Any], device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
+        before: int = torch.cuda.memory_allocated(device)
         run()
         torch.cuda.synchronize(device)
-        return int(torch.cuda.max_memory_allocated(device)) - before
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - before
     if device.type != "cpu":
         return None
     with _Alive() as alive:
         run()
-    return alive.peak
+    held: int = alive.peak
+    return held
 
 
 class _Alive(TorchDispatchMode):
     """Counts the bytes of every storage that an operator makes, until it is freed."""
 
+    supports_higher_order_operators = True  # as any other operator
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self.known: dict[int, weakref.ref[torch.UntypedStorage] | None] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would import its compiler for this (3 s), and nothing is compiled inside our guard."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):

@@ -60,9 +60,12 @@ def overlap_of_masks(a: Tensor, b: Tensor) -> Tensor:
 def median_boxes(boxes: Sequence[Tensor], sources: Sequence[object], classes: Sequence[object]) -> Tensor:
     """For every image the median box (N, 4) of the images of other sources with its class, NaN where there is none.
 
-    boxes: per image (K, 4). No pixel is looked at: what this scores, the habit of where objects lie scores.
+    boxes: per image (K, 4). The medians are of x0, y0, width and height: medians of the four corners or of center and size
+    are other boxes (mean IoU .164, .184 and .141 on the 984 of NIH ChestX-ray14). No pixel is looked at: what this scores,
+    the habit of where objects lie scores.
     """
-    every = torch.cat(list(boxes))
+    corners = torch.cat(list(boxes))
+    every = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     of = np.repeat(np.arange(len(boxes)), [len(one) for one in boxes])
     source, kind = (np.unique([str(v) for v in values], return_inverse=True)[1] for values in (sources, classes))
     found = torch.full((len(boxes), 4), torch.nan, dtype=torch.float64)
@@ -70,7 +73,7 @@ def median_boxes(boxes: Sequence[Tensor], sources: Sequence[object], classes: Se
         others = torch.from_numpy((source[of] != source[i]) & (kind[of] == kind[i]))
         if bool(others.any()):
             found[i] = every[others].quantile(0.5, dim=0)
-    return found
+    return torch.cat([found[:, :2], found[:, :2] + found[:, 2:]], 1)
 
 
 def box_maps(boxes: Tensor, size: tuple[int, int]) -> Tensor:

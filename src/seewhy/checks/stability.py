@@ -1,4 +1,4 @@
-"""Does the map stay when the picture hardly changes: augmented copies with the map moved back, and the worst of some noise."""
+"""Does the map stay when the picture hardly changes: copies with the map moved back, and the worst of some noise."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -239,14 +239,15 @@ def _rank_correlations(a: Tensor, b: Tensor) -> Tensor:
     """Spearman of every row of (N, P) with every row of (M, P): (N, M); ties by mean rank, NaN for a constant row."""
     ranks = [torch.from_numpy(stats.rankdata(t.numpy(), axis=1)) for t in (a, b)]
     centered = [r - r.mean(1, keepdim=True) for r in ranks]
-    x, y = (c / torch.linalg.vector_norm(c, dim=1, keepdim=True) for c in centered)
+    x, y = (c / c.square().sum(1, keepdim=True).sqrt() for c in centered)
     return x @ y.T
 
 
 def _relative(before: Tensor, after: Tensor) -> Tensor:
     """|after - before| / |before| of (N, P): (N,)."""
     changed: Tensor = torch.linalg.vector_norm(after - before, dim=1)
-    return changed / torch.linalg.vector_norm(before, dim=1)
+    own: Tensor = torch.linalg.vector_norm(before, dim=1)
+    return changed / own
 
 
 def _score(name: str, values: Mapping[str, Tensor], null: Null, clusters: Sequence[object] | None) -> Score:
@@ -268,7 +269,7 @@ def _verdict(spearman: Score, why: Sequence[str]) -> Verdict:
         return Verdict.NOT_VALID
     if null is None or not null.n or math.isnan(found.low):
         return Verdict.NONE
-    return Verdict.PASS if found.low > null.high else Verdict.FAIL if found.high < null.high else Verdict.UNCLEAR
+    return Verdict.PASS if found.low > null.high else Verdict.FAIL if found.high <= null.high else Verdict.UNCLEAR
 
 
 def _sentence(scores: Sequence[Score], verdict: Verdict, why: Sequence[str]) -> str:
