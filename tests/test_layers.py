@@ -29,7 +29,12 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"], ["paths"]],
+    "capture": [
+        ["state", "outputs", "listening", "rectifiers", "memory"],
+        ["gradients"],
+        ["tracing", "attention"],
+        ["paths"],
+    ],
     "loading": [
         ["extras"],
         ["labels", "checkpoint"],
@@ -52,7 +57,11 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
-    "checks": [["result", "training"], ["retraining"], ["completeness", "data_randomization", "roar"]],
+    "checks": [
+        ["result", "training", "objects"],
+        ["retraining", "overlap"],
+        ["completeness", "cost", "data_randomization", "localization", "resolution", "roar", "stability"],
+    ],
     "trust": [["binding", "documentation", "forecast", "identity", "setup"], ["card"], ["comparison"]],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }

@@ -1,5 +1,6 @@
 """How sure a mean over images is: bootstrap intervals, clustered where images share a source."""
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ def interval(
     if count < 2:
         return Interval(float(kept.mean()) if len(kept) else math.nan, math.nan, math.nan, len(kept), count)
     sums, sizes = np.bincount(groups, kept), np.bincount(groups)
-    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    drawn = _resamples(count)
     with np.errstate(invalid="ignore"):  # an infinite value: the mean says so, and its interval is not a number
         means = (drawn @ sums) / (drawn @ sizes)
     low, high = np.percentile(means, [2.5, 97.5]) if np.isfinite(means).all() else (math.nan, math.nan)
@@ -109,3 +110,10 @@ def crossed_interval(values: Tensor) -> Interval:
     means = np.take_along_axis(of_runs @ kept, drawn, 1).mean(1) / runs
     low, high = np.percentile(means, [2.5, 97.5])
     return Interval(float(kept.mean()), float(low), float(high), n, n)
+
+
+@functools.lru_cache(maxsize=2)  # a check asks for hundreds of intervals over the same images
+def _resamples(count: int) -> NDArray[np.float64]:
+    """How often each of `count` images is drawn in every resample: (2,000, count)."""
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return drawn.astype(np.float64)

@@ -26,5 +26,9 @@ SMALL = {  # name -> keyword arguments for n images of 3 x 32 x 32, as a functio
     "completeness": lambda n: {},
     "data_randomization": lambda n: training(12),
     "roar": lambda n: {**training(12), "test_labels": torch.arange(n) % 2, "fractions": (0.2, 0.6)},
+    "cost": lambda n: {"repeats": 2},
+    "localization": lambda n: {"boxes": [[[4, 6, 20, 28]], [[0, 0, 9, 9], [16, 16, 32, 32]]] * (n // 2)},
+    "resolution": lambda n: {"boxes": [[[4, 6, 20, 28]]] * n},
+    "stability": lambda n: {"samples": 2},
 }
 METHOD = {"completeness": ("integrated_gradients", {"rule": "midpoint", "steps": 4})}  # else "gradient" is questioned

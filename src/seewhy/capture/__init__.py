@@ -23,6 +23,7 @@ from seewhy.capture.gradients import (
     where_graph_is_cut,
 )
 from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
+from seewhy.capture.memory import peak_memory
 from seewhy.capture.outputs import copied, detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.paths import on_every_path
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
@@ -67,6 +68,7 @@ __all__ = [
     "one_block",
     "output_with_edit",
     "outputs_at",
+    "peak_memory",
     "random_states",
     "returned_by",
     "tensors",

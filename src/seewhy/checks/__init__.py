@@ -4,10 +4,14 @@ import sys
 from types import ModuleType
 
 from seewhy.checks.completeness import completeness
+from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
+from seewhy.checks.localization import localization
+from seewhy.checks.resolution import resolution
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
 from seewhy.checks.retraining import trainings
 from seewhy.checks.roar import roar
+from seewhy.checks.stability import stability
 from seewhy.checks.training import train_small_network
 from seewhy.registry import CheckTable, list_checks
 
@@ -29,9 +33,13 @@ __all__ = [
     "Score",
     "Verdict",
     "completeness",
+    "cost",
     "data_randomization",
+    "localization",
     "read_result",
+    "resolution",
     "roar",
+    "stability",
     "train_small_network",
     "trainings",
 ]
