@@ -65,7 +65,7 @@ def test_the_parts_of_a_mask_are_its_objects():
 
 def test_one_map_is_enough():
     found = resolution(n=5)
-    assert found.gradient_rows == 1
+    assert found.gradient_rows == 5
 
 
 def test_no_object_in_any_image_is_no_verdict():

@@ -17,7 +17,7 @@ from seewhy.target import Target
 @check(
     title="Resolution",
     question="how many pixels does one cell of the map cover, and are the objects larger?",
-    cost="one map of one image",
+    cost="one map an image",
     paper="Selvaraju et al. 2017, arXiv:1610.02391, section 3 (the grid of the last convolution)",
 )
 def resolution(
@@ -39,7 +39,7 @@ def resolution(
     UsageError for boxes or masks that do not fit.
     """
     objects = None if boxes is None and masks is None else read_annotations(boxes, masks, None, images.shape)[0]
-    grid = maps(model, images[:1], target.select(torch.arange(1))).raw.shape[1:]
+    grid = maps(model, images, target).raw.shape[1:]
     cell = [length / cells for length, cells in zip(images.shape[2:], grid, strict=True)]
     shown = " x ".join(f"{length:g}" for length in cell)
     of_cell = _of_the_map("pixels_per_cell", math.prod(cell), "pixels of the input per cell")
