@@ -63,7 +63,7 @@ def test_the_parts_of_a_mask_are_its_objects():
     assert found.excluded == {1: "no object is marked"}
 
 
-def test_one_map_is_enough():
+def test_it_asks_for_the_maps_that_other_checks_ask_for():
     found = resolution(n=5)
     assert found.gradient_rows == 5
 
