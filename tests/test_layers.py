@@ -18,7 +18,7 @@ ORDER = [
     ["layers"],
     ["attention"],
     ["model"],
-    ["maps", "wrapping", "similarity", "intervals"],
+    ["maps", "wrapping", "similarity", "intervals", "randomization"],
     ["loading", "data", "perturb", "draw", "runfolder"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
@@ -29,7 +29,12 @@ ORDER = [
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
-    "capture": [["state", "outputs", "listening", "rectifiers"], ["gradients"], ["tracing", "attention"], ["paths"]],
+    "capture": [
+        ["state", "outputs", "listening", "rectifiers", "keeping"],
+        ["gradients"],
+        ["tracing", "attention"],
+        ["paths"],
+    ],
     "loading": [
         ["extras"],
         ["labels", "checkpoint"],
@@ -52,7 +57,7 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
-    "checks": [["result"], ["completeness"]],
+    "checks": [["result"], ["cascade"], ["completeness", "model_randomization"]],
     "trust": [["binding"]],
     "faces": [["words"], ["report"], ["cli"]],
 }
