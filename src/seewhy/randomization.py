@@ -52,7 +52,7 @@ def stages_of(model: VisionModel, images: Tensor, target: Target) -> list[Stage]
     total = sum(p.numel() for p in learnable.values())
     units = _units(module, "", total, place, expanded=True)
     owners = {name: _owner(name, units, place) for name in learnable}
-    begun = sorted({owner for owner in owners.values()}, key=lambda unit: _first_call(unit, place))
+    begun = sorted(set(owners.values()), key=lambda unit: (_first_call(unit, place), unit))
     stages: list[Stage] = []
     for unit in begun:
         tensors = tuple(name for name, owner in owners.items() if owner == unit)
@@ -197,24 +197,25 @@ def _initialize(m: nn.Module, name: str, chosen: set[int], seed: int) -> None:
 
 def _lend(m: nn.Module, chosen: set[int], stack: ExitStack) -> None:
     """Copies in place of a module's buffers, plain tensors and tensors that are not chosen, until the stack unwinds."""
-    plain = {key: value for key, value in m.__dict__.items() if isinstance(value, Tensor)}
-    for own, copies in (
-        (m._parameters, m._parameters),
-        (m._buffers, {k: None if b is None else b.clone() for k, b in m._buffers.items()}),
-        (m.__dict__, {k: v.detach().clone() for k, v in plain.items()}),
-    ):
-        stack.callback(_put_back, own, plain if own is m.__dict__ else dict(own), own is not m.__dict__)
-        own.update(copies)
+    plain = {name: value for name, value in m.__dict__.items() if isinstance(value, Tensor)}
+    stack.callback(m.__dict__.update, plain)
+    m.__dict__.update({name: value.detach().clone() for name, value in plain.items()})
+    stack.callback(_put_back, m._buffers, dict(m._buffers))
+    m._buffers.update(_copies(m._buffers))
+    stack.callback(_put_back, m._parameters, dict(m._parameters))
     for p in m._parameters.values():
         if p is not None and id(p) not in chosen:
             stack.callback(setattr, p, "data", p.data)
             p.data = p.data.clone()
 
 
-def _put_back(own: dict[str, Any], before: dict[str, Any], all_of_it: bool) -> None:
-    if all_of_it:
-        own.clear()
-    own.update(before)
+def _copies(store: dict[str, Tensor | None]) -> dict[str, Tensor | None]:
+    return {name: None if tensor is None else tensor.clone() for name, tensor in store.items()}
+
+
+def _put_back(store: dict[str, Any], before: dict[str, Any]) -> None:
+    store.clear()
+    store.update(before)
 
 
 @contextmanager
@@ -230,8 +231,8 @@ def recalibrated(model: VisionModel, images: Tensor, target: Target, stages: Seq
     rows = torch.arange(min(len(images), CALIBRATION_IMAGES), device=model.device)
     with ExitStack() as stack:
         for m in norms:
-            stack.callback(_put_back, m._buffers, dict(m._buffers), True)
-            m._buffers.update({k: None if b is None else b.clone() for k, b in m._buffers.items()})
+            stack.callback(_put_back, m._buffers, dict(m._buffers))
+            m._buffers.update(_copies(m._buffers))
         with ExitStack() as training:
             for m in norms:
                 for name, value in (("training", True), ("momentum", 1.0)):

@@ -4,6 +4,7 @@ Each takes maps (g, *grid) and (g, *grid) and gives (g,) in [-1, 1], float64: 1 
 number; NaN where one of the two is constant or not finite.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,7 +18,6 @@ from seewhy.errors import UsageError
 
 WINDOW = 5  # pixels of an SSIM window along each axis
 CELL, BLOCK, ORIENTATIONS = 16, 3, 9  # of HOG features: pixels of a cell, cells of a block, directions
-POOL: dict[int, Callable[..., Tensor]] = {1: functional.avg_pool1d, 2: functional.avg_pool2d, 3: functional.avg_pool3d}
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -79,18 +79,23 @@ def _relative(maps: Tensor) -> Tensor:
 
 
 def _ssim(a: Tensor, b: Tensor) -> Tensor:
-    window = [min(WINDOW, axis) for axis in a.shape[1:]]
-    pool, n = POOL[a.ndim - 1], int(np.prod(window))
-    mean_a, mean_b, aa, bb, ab = (pool(t[:, None], window, stride=1).flatten(1) for t in (a, b, a * a, b * b, a * b))
+    n = math.prod(min(WINDOW, axis) for axis in a.shape[1:])
+    mean_a, mean_b, aa, bb, ab = (_windows(t) / n for t in (a, b, a * a, b * b, a * b))
     sample = n / (n - 1)
-    var_a, var_b, covariance = (
-        sample * (aa - mean_a**2),
-        sample * (bb - mean_b**2),
-        sample * (ab - mean_a * mean_b),
-    )
+    product = mean_a * mean_b
+    covariance, variances = sample * (ab - product), sample * (aa + bb - mean_a**2 - mean_b**2)
     c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
-    alike = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    return (alike / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean(1)
+    alike = (2 * product + c1) * (2 * covariance + c2)
+    return (alike / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).flatten(1).mean(1)
+
+
+def _windows(values: Tensor) -> Tensor:
+    """Sums over every window that lies inside, axis by axis."""
+    for axis in range(1, values.ndim):
+        width = min(WINDOW, values.shape[axis])
+        parts = [values.narrow(axis, k, values.shape[axis] - width + 1) for k in range(width)]
+        values = sum(parts[1:], parts[0])
+    return values
 
 
 def _hog(maps: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ class Kept:
             beside = (*args[1:], *keywords.items())
             if given is None or of not in self._served or self._inside or not _plain(beside):
                 return own(*args, **keywords)
-            if _needs_graph(module, given) or _get_current_function_mode_stack() or self._looked_into(module):
+            if _needs_graph(module, given) or _seen() or self._looked_into(module):
                 return own(*args, **keywords)
             found = self._recall(name, given, beside)
             return self._compute(name, own, args, keywords, beside) if found is None else found
@@ -157,6 +157,12 @@ def keeping_outputs(module: nn.Module, names: Collection[str]) -> Iterator[Kept]
                 modules[name].__dict__.pop("forward", None)
             else:
                 modules[name].__dict__["forward"] = own
+
+
+def _seen() -> bool:
+    """Whether somebody follows every call of torch's functions (attention maps, the softmax behind the scores)."""
+    modes: list[Any] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]  # torch's own gap
+    return bool(modes)
 
 
 def _plain(beside: tuple[Any, ...]) -> bool:

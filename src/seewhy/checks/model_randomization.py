@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ PARTNERS = 15  # other images that each one is compared with on one random netwo
 UNUSABLE = 0.1  # share of the images at any step above which the check is not valid
 BINS = 100  # of the histogram of a map's values: the default of the authors' code
 Prepared = Mapping[str, Tensor]  # similarity -> what it needs of some maps
+Alikes = Mapping[str, Tensor]  # similarity -> of each image, (N,); of pairs (pairs, N)
 
 
 @check(
@@ -92,11 +93,13 @@ def model_randomization(
     )
     ends = [cascade.full(network) for network in range(_networks(networks, usable))]
     alike = _Alike(similarities, images, found.raw, why, seed)
-    runs = {one: _run(cascade, one, ends[0], alike) for one in orders}
-    scores = [_score(name, alike, ends) for name in similarities]
-    signed = next((s for s in scores if s.name == "spearman"), None) or _score("spearman", alike, ends)
-    scores += [_excess(alike, ends)] + ([_complexity(found.raw, why, ends)] if repairs else [])
-    curves = [curve for run in runs.values() for curve in _curves(run, similarities, alike)]
+    own, others = [alike.to(step) for step in ends], [alike.to_others(step, len(ends)) for step in ends]
+    noise = [alike.random_map(k) for k in range(max(len(cascade.stages), len(ends)))]
+    runs = {one: _run(cascade, one, ends[0], own[0], alike) for one in orders}
+    every = {name: _score(name, own, others, noise[: len(ends)], alike.edges) for name in alike.names}
+    signed, scores = every["spearman"], [every[name] for name in similarities]
+    scores += [_excess(own, others)] + ([_complexity(found.raw, why, ends)] if repairs else [])
+    curves = [curve for run in runs.values() for curve in _curves(run, similarities, alike.edges, noise)]
     steps = [(one, step) for one, run in runs.items() for step in run.steps] + [("full", step) for step in ends[1:]]
     lost = max(sum(bool(w or trained) for w, trained in zip(step.why, why, strict=True)) for _, step in steps)
     verdict = _verdict(signed, lost / len(images), len(ends))
@@ -111,6 +114,7 @@ def model_randomization(
             "stages": [stage.to_dict() for stage in cascade.stages],
             "steps": [step.to_dict(one) for one, step in steps],
             "networks": len(ends),
+            "alike_among_images": interval(_mean([row for values in others for row in values["among"]])).to_dict(),
             "similarity_settings": _settings_of(similarities),
         },
     )
@@ -143,7 +147,7 @@ class _Alike:
         self.trained = self.prepared(raw)
         edges = edge_maps(images)
         ready = self.prepared(edges)
-        self.edges = {name: self._compared(name, ready, ready, self.usable) for name in self.names}
+        self.edges: Alikes = {name: self._compared(name, ready, ready, self.usable) for name in self.names}
         self._noise = self._noise_map(0)
 
     def prepared(self, raw: Tensor) -> Prepared:
@@ -155,29 +159,36 @@ class _Alike:
     def _compared(self, name: str, a: Prepared, b: Prepared, usable: Tensor) -> Tensor:
         return torch.where(usable, SIMILARITIES[name].compare(a[name], b[name]), math.nan)
 
-    def to(self, step: Step) -> dict[str, Tensor]:
+    def to(self, step: Step) -> Alikes:
         """Similarity -> that of each image's map on a random network to its own on the trained one, (N,)."""
         if step.raw is None:
             return {name: torch.full((len(self.images),), math.nan, dtype=torch.float64) for name in self.names}
         ready, usable = self.prepared(step.raw), self.usable & torch.tensor([not w for w in step.why])
         return {name: self._compared(name, self.trained, ready, usable) for name in self.names}
 
-    def to_others(self, step: Step) -> dict[str, Tensor]:
-        """Similarity -> that of each image's trained map to the maps of other images on a random network, (shifts, N)."""
+    def to_others(self, step: Step, networks: int) -> Alikes:
+        """Similarity -> that of trained maps to the maps of other images on a random network: (pairs, N).
+
+        All pairs, up to PARTNERS an image; of the slower similarities as many as a null needs. "among": the Spearman
+        correlation of the random network's own maps of different images.
+        """
         n = len(self.images)
         shifts = range(1, min(n - 1, PARTNERS) + 1)
         if step.raw is None or not shifts:
-            return {name: torch.full((1, n), math.nan, dtype=torch.float64) for name in self.names}
+            return {name: torch.full((1, n), math.nan, dtype=torch.float64) for name in (*self.names, "among")}
         ready, there = self.prepared(step.raw), torch.tensor([not w for w in step.why])
-        rows: dict[str, list[Tensor]] = {name: [] for name in self.names}
+        rows: dict[str, list[Tensor]] = {name: [] for name in (*self.names, "among")}
         for shift in shifts:
-            moved = {name: values.roll(-shift, 0) for name, values in ready.items()}
             usable = self.usable & there.roll(-shift)
-            for name, several in rows.items():
-                several.append(self._compared(name, self.trained, moved, usable))
+            for name in self.names:
+                if not SIMILARITIES[name].resized or shift <= math.ceil(PAIRS / (n * networks)):
+                    moved = {name: ready[name].roll(-shift, 0)}
+                    rows[name].append(self._compared(name, self.trained, moved, usable))
+            moved = {"spearman": ready["spearman"].roll(-shift, 0)}
+            rows["among"].append(self._compared("spearman", ready, moved, usable & there))
         return {name: torch.stack(several) for name, several in rows.items()}
 
-    def random_map(self, step: int) -> dict[str, Tensor]:
+    def random_map(self, step: int) -> Alikes:
         """Similarity of white noise at the map's own resolution to noise that is drawn anew at each step, (N,)."""
         other = self._noise_map(step + 1)
         return {name: self._compared(name, self._noise, other, self.usable) for name in self.names}
@@ -193,18 +204,17 @@ class _Run:
 
     order: str
     steps: tuple[Step, ...]
-    values: tuple[dict[str, Tensor], ...]
+    values: tuple[Alikes, ...]
 
 
-def _run(cascade: Cascade, order: str, end: Step, alike: _Alike) -> _Run:
+def _run(cascade: Cascade, order: str, end: Step, at_end: Alikes, alike: _Alike) -> _Run:
     steps, values = [], []
     for step in cascade.steps(order):
         values.append(alike.to(step))
-        steps.append(Step(**{**step.__dict__, "raw": None}))  # memory does not grow with steps
+        steps.append(replace(step, raw=None))  # memory does not grow with steps
     if order != "independent":
-        last = cascade.stages[-1 if order == "bottom_up" else 0].name
-        values.append(alike.to(end))
-        steps.append(Step(**{**end.__dict__, "raw": None, "stage": last}))
+        values.append(at_end)
+        steps.append(replace(end, raw=None, stage=cascade.stages[-1 if order == "bottom_up" else 0].name))
     return _Run(order, tuple(steps), tuple(values))
 
 
@@ -215,19 +225,21 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.where(known, stacked, 0).sum(0) / known.sum(0)
 
 
-def _score(name: str, alike: _Alike, ends: Sequence[Step]) -> Score:
-    values = _mean([alike.to(step)[name] for step in ends])
-    others = torch.stack([alike.to_others(step)[name] for step in ends])
-    of = f"pairs of a trained map and another image's on one of {len(ends)} random networks"
-    noise = _mean([alike.random_map(network)[name] for network in range(len(ends))])
-    controls = {"random_map": noise, "edge_map": alike.edges[name]}
-    return score(name, values, "lower", SIMILARITIES[name].unit, controls=controls, null=null_of(others.flatten(), of))
+def _score(name: str, own: Sequence[Alikes], others: Sequence[Alikes], noise: Sequence[Alikes], edges: Alikes) -> Score:
+    """One similarity where everything is random."""
+    null = null_of(
+        torch.cat([values[name].flatten() for values in others]),
+        f"pairs of a trained map and another image's map on one of {len(own)} random networks",
+    )
+    controls = {"random_map": _mean([values[name] for values in noise]), "edge_map": edges[name]}
+    values = _mean([values[name] for values in own])
+    return score(name, values, "lower", SIMILARITIES[name].unit, controls=controls, null=null)
 
 
-def _excess(alike: _Alike, ends: Sequence[Step]) -> Score:
-    own = _mean([alike.to(step)["spearman"] for step in ends])
-    others = _mean([row for step in ends for row in alike.to_others(step)["spearman"]])
-    return score("spearman_excess", own - others, "lower", "rank correlation above that to other images' maps")
+def _excess(own: Sequence[Alikes], others: Sequence[Alikes]) -> Score:
+    to_own = _mean([values["spearman"] for values in own])
+    to_others = _mean([row for values in others for row in values["spearman"]])
+    return score("spearman_excess", to_own - to_others, "lower", "rank correlation above that to other images' maps")
 
 
 def _complexity(raw: Tensor, why: Sequence[str], ends: Sequence[Step]) -> Score:
@@ -247,14 +259,15 @@ def _entropy(raw: Tensor) -> float:
     return float(stats.entropy(np.histogram(values, bins=BINS)[0])) if np.isfinite(values).all() else math.nan
 
 
-def _curves(run: _Run, similarities: Sequence[str], alike: _Alike) -> list[Curve]:
+def _curves(run: _Run, similarities: Sequence[str], edges: Alikes, noise: Sequence[Alikes]) -> list[Curve]:
     x = tuple(step.stage for step in run.steps)
-    noise = [alike.random_map(k) for k in range(len(x))]
     found = []
     for name in similarities:
-        drawn = {name: [values[name] for values in run.values]}
-        drawn |= {f"{name} of edge_map": [alike.edges[name]] * len(x)}
-        drawn |= {f"{name} of random_map": [values[name] for values in noise]}
+        drawn = {
+            name: [values[name] for values in run.values],
+            f"{name} of edge_map": [edges[name]] * len(x),
+            f"{name} of random_map": [values[name] for values in noise[: len(x)]],
+        }
         for label, several in drawn.items():
             points = tuple(interval(values) for values in several)
             found.append(Curve(f"{label}, {run.order}", "randomized stage", x, name, points, control=label != name))
