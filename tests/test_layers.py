@@ -18,7 +18,7 @@ ORDER = [
     ["layers"],
     ["attention"],
     ["model"],
-    ["maps", "wrapping", "similarity", "intervals"],
+    ["maps", "wrapping", "similarity", "intervals", "randomization"],
     ["loading", "data", "perturb", "draw", "runfolder"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
@@ -30,7 +30,7 @@ ORDER = [
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [
-        ["state", "outputs", "listening", "rectifiers", "memory"],
+        ["state", "outputs", "listening", "rectifiers", "memory", "keeping"],
         ["gradients"],
         ["tracing", "attention"],
         ["paths"],
@@ -60,7 +60,16 @@ INSIDE = {
     "checks": [
         ["result", "training", "objects"],
         ["retraining", "overlap"],
-        ["completeness", "cost", "data_randomization", "localization", "resolution", "roar", "stability"],
+        [
+            "completeness",
+            "cost",
+            "data_randomization",
+            "localization",
+            "model_randomization",
+            "resolution",
+            "roar",
+            "stability",
+        ],
     ],
     "trust": [["binding", "documentation", "forecast", "identity", "setup"], ["card"], ["comparison"]],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],

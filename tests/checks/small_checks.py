@@ -30,5 +30,6 @@ SMALL = {  # name -> keyword arguments for n images of 3 x 32 x 32, as a functio
     "localization": lambda n: {"boxes": [[[4, 6, 20, 28]], [[0, 0, 9, 9], [16, 16, 32, 32]]] * (n // 2)},
     "resolution": lambda n: {"boxes": [[[4, 6, 20, 28]]] * n},
     "stability": lambda n: {"samples": 2},
+    "model_randomization": lambda n: {"networks": 2, "order": ("cascading", "independent")},
 }
 METHOD = {"completeness": ("integrated_gradients", {"rule": "midpoint", "steps": 4})}  # else "gradient" is questioned

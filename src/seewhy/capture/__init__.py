@@ -22,13 +22,14 @@ from seewhy.capture.gradients import (
     integer_modules,
     where_graph_is_cut,
 )
+from seewhy.capture.keeping import Kept, keeping_outputs
 from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listening, joined
 from seewhy.capture.memory import peak_memory
 from seewhy.capture.outputs import copied, detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.paths import on_every_path
 from seewhy.capture.rectifiers import Gates, Rule, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
-from seewhy.capture.tracing import look_at, output_with_edit, outputs_at, returned_by, trace
+from seewhy.capture.tracing import called, look_at, output_with_edit, outputs_at, returned_by, trace
 
 __all__ = [
     "FEW_DIGITS",
@@ -38,6 +39,7 @@ __all__ = [
     "Activation",
     "Call",
     "Gates",
+    "Kept",
     "Listening",
     "Map",
     "Rule",
@@ -50,6 +52,7 @@ __all__ = [
     "attend",
     "attention_gradients",
     "block_outputs",
+    "called",
     "copied",
     "detach",
     "digest",
@@ -63,6 +66,7 @@ __all__ = [
     "input_gradient",
     "integer_modules",
     "joined",
+    "keeping_outputs",
     "look_at",
     "on_every_path",
     "one_block",

@@ -45,6 +45,24 @@ def trace(module: nn.Module, call: Call) -> tuple[list[tuple[Site, tuple[int, ..
     return found, output
 
 
+def called(module: nn.Module, call: Call) -> list[str]:
+    """Run the network once: the names of its submodules in the order in which each is first called."""
+    order: dict[str, None] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            order.setdefault(name)
+
+        return hook
+
+    with torch.no_grad(), ExitStack() as hooks:
+        for name, submodule in module.named_modules():
+            if name and not isinstance(submodule, torch.jit.ScriptModule):
+                hooks.callback(submodule.register_forward_pre_hook(note(name)).remove)
+        call()
+    return list(order)
+
+
 def output_with_edit(call: Call, site: Site, edit: Callable[[Tensor], Tensor]) -> Any:
     """The network's output when what this site returns is replaced on the way by `edit` of it; no graph."""
     seen = -1

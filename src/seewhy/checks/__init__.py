@@ -7,6 +7,7 @@ from seewhy.checks.completeness import completeness
 from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
 from seewhy.checks.localization import localization
+from seewhy.checks.model_randomization import model_randomization
 from seewhy.checks.resolution import resolution
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
 from seewhy.checks.retraining import trainings
@@ -36,6 +37,7 @@ __all__ = [
     "cost",
     "data_randomization",
     "localization",
+    "model_randomization",
     "read_result",
     "resolution",
     "roar",

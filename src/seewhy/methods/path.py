@@ -9,7 +9,17 @@ from torch import Tensor
 
 from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.maps import Maps
-from seewhy.methods.quadrature import LEAST_ROWS, RULES, Path, Tolerance, integrate, maps_of, straight
+from seewhy.methods.quadrature import (
+    FIRST_INTERVALS,
+    LEAST_ROWS,
+    PANELS,
+    RULES,
+    Path,
+    Tolerance,
+    integrate,
+    maps_of,
+    straight,
+)
 from seewhy.methods.steps import Channels, background, by_groups, check_channels
 from seewhy.model import VisionModel
 from seewhy.perturb import Diffusion, baseline_reason
@@ -67,6 +77,7 @@ def integrated_gradients(
     max_rows: int = 512,
     preset: str | None = None,
     channels: Channels = "sum",
+    intervals: Sequence[Sequence[int]] | None = None,
     seed: int = 0,
 ) -> Maps:
     """How the difference to a baseline picture is shared out over the pixels; the map sums to it.
@@ -78,7 +89,8 @@ def integrated_gradients(
     path_tolerance, or max_rows gradient rows a baseline are spent. Rules other than `adaptive` take `steps` nodes
     (trapezoid: steps + 1). Nothing is rescaled to make the sum fit. preset="compliance": adaptive, gap <= 1 %, path
     error <= 5 %, at most 2,000 rows. baseline_reason: why this baseline, for the record (each named one has a default).
-    seed: of the baseline "noise".
+    intervals: per image those of its 8 panels (of every baseline, one after the other), as an earlier call chose them
+    (Maps.chosen): the same nodes again, none added; powers of two from 8 on. seed: of the baseline "noise".
     Evidence: completeness_gap = |sum M - (S(x) - S(x'))|, completeness_gap_relative (by |S(x) - S(x')|), path_error =
     relative L1 distance to the map of every second node (each carrying its neighbor's weight), converged,
     gradient_rows, forward_rows. UsageError for an unknown rule or baseline; RefusalError for a named baseline on a
@@ -87,12 +99,13 @@ def integrated_gradients(
     effort = _effort(preset, Effort(rule, tolerance, path_tolerance, max_rows))
     limits = _checked(effort, steps, channels)
     starts = [background(model, images, one, seed) for one in _several(baseline)]
+    nodes = _given(intervals, effort.rule, len(images), len(starts))
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         end, integrals = images[part].to(model.device), []
-        for start in starts:
-            path = straight(model, start[part], end)
-            integrals.append(integrate(path, question, rows, effort.rule, steps, limits, channels))
+        for start, panels in zip(starts, nodes, strict=True):
+            path, own = straight(model, start[part], end), None if panels is None else panels[part]
+            integrals.append(integrate(path, question, rows, effort.rule, steps, limits, channels, own))
             question = integrals[0].target
         return maps_of(integrals, limits, channels)
 
@@ -125,6 +138,7 @@ def blur_integrated_gradients(
     path_tolerance: float | None = None,
     max_rows: int = 512,
     channels: Channels = "sum",
+    intervals: Sequence[Sequence[int]] | None = None,
 ) -> Maps:
     """Integrated Gradients along the path that takes a Gaussian blur away: how much each scale of detail adds.
 
@@ -132,10 +146,11 @@ def blur_integrated_gradients(
     the map sums to S(x) - S(L(max_sigma)). s falls evenly, as in the authors' code. The blur is heat flow with mirrored
     borders, exact in the cosine basis for every s, so L(0) = x and dL/ds needs no finite difference (the authors
     difference by 0.01 and pad with zeros, which darkens the borders of L).
-    Rules, tolerances, evidence and errors as in integrated_gradients.
+    Rules, tolerances, intervals, evidence and errors as in integrated_gradients.
     """
     limits = _checked(Effort(rule, tolerance, path_tolerance, max_rows), steps, channels)
     real_number("max_sigma", max_sigma, at_least=0, above=True)
+    (nodes,) = _given(intervals, rule, len(images), 1)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
         x = images[part].to(model.device)
@@ -147,10 +162,32 @@ def blur_integrated_gradients(
 
         everyone = torch.arange(len(x), device=x.device)
         start, _ = heat.at(everyone, torch.full((len(x),), max_sigma, dtype=x.dtype, device=x.device))
-        path = Path(model, start, x, point)
-        return maps_of([integrate(path, question, rows, rule, steps, limits, channels)], limits, channels)
+        path, own = Path(model, start, x, point), None if nodes is None else nodes[part]
+        return maps_of([integrate(path, question, rows, rule, steps, limits, channels, own)], limits, channels)
 
     return by_groups(model, images, target, run)
+
+
+def _given(
+    intervals: Sequence[Sequence[int]] | None, rule: str, n: int, baselines: int
+) -> list[list[list[int]] | None]:
+    """Per baseline and image the intervals of its panels; UsageError where no earlier call can have chosen them."""
+    if intervals is None:
+        return [None] * baselines
+    if rule != "adaptive":
+        raise UsageError(f"intervals are those of the adaptive rule; rule={rule!r} takes `steps` nodes.")
+    rows = [[int(one) for one in several] for several in intervals]
+    if len(rows) != n or any(len(row) != PANELS * baselines for row in rows):
+        raise UsageError(
+            f"intervals has {len(rows)} rows of {sorted({len(row) for row in rows})} numbers; {n} images and {baselines} "
+            f"baseline(s) need {n} rows of {PANELS * baselines}: give what Maps.chosen of an earlier call holds."
+        )
+    bad = next((one for row in rows for one in row if one < FIRST_INTERVALS or one & (one - 1)), None)
+    if bad is not None:
+        raise UsageError(
+            f"a panel has {FIRST_INTERVALS}, {2 * FIRST_INTERVALS}, {4 * FIRST_INTERVALS}, ... intervals, not {bad}."
+        )
+    return [[row[PANELS * b : PANELS * (b + 1)] for row in rows] for b in range(baselines)]
 
 
 def _several(baseline: Baseline) -> list[str | Tensor]:

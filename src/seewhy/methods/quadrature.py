@@ -57,6 +57,7 @@ class Integral:
     target: Target  # settled
     values: Tensor  # S(end), (g,)
     outputs: Tensor | None
+    intervals: list[list[int]] | None = None  # of the adaptive rule: per image those of its panels
 
 
 def straight(model: VisionModel, start: Tensor, end: Tensor) -> Path:
@@ -88,15 +89,27 @@ def maps_of(integrals: Sequence[Integral], tolerance: Tolerance, channels: str) 
         "gradient_rows": torch.stack([i.gradient_rows for i in integrals]).sum(0),
         "forward_rows": torch.stack([i.forward_rows for i in integrals]).sum(0),
     }
-    return Maps(raw, first.target, first.values, first.outputs, evidence)
+    each = [i.intervals for i in integrals if i.intervals is not None]
+    chosen = {"intervals": [[n for one in several for n in one] for several in zip(*each, strict=True)]} if each else {}
+    return Maps(raw, first.target, first.values, first.outputs, evidence, chosen=chosen)
 
 
 def integrate(
-    path: Path, target: Target, rows: Tensor, rule: str, steps: int, tolerance: Tolerance, channels: str
+    path: Path,
+    target: Target,
+    rows: Tensor,
+    rule: str,
+    steps: int,
+    tolerance: Tolerance,
+    channels: str,
+    intervals: Sequence[Sequence[int]] | None = None,
 ) -> Integral:
-    """The integral along a path by a rule of `steps` nodes (trapezoid: steps + 1), or by the adaptive one."""
+    """The integral along a path by a rule of `steps` nodes (trapezoid: steps + 1), or by the adaptive one.
+
+    intervals: those of the panels of each image, as the adaptive rule chose them in an earlier call; none is added.
+    """
     if rule == "adaptive":
-        return _adaptive(path, target, rows, tolerance, channels)
+        return _adaptive(path, target, rows, tolerance, channels, intervals)
     return _fixed(path, target, rows, rule, steps)
 
 
@@ -148,13 +161,22 @@ def _fixed(path: Path, question: Target, rows: Tensor, rule: str, steps: int) ->
     return Integral(sums[0], sums[1], change, slopes / len(nodes), count, twice, settled, values, outputs)
 
 
-def _adaptive(path: Path, question: Target, rows: Tensor, tolerance: Tolerance, channels: str) -> Integral:
+def _adaptive(
+    path: Path,
+    question: Target,
+    rows: Tensor,
+    tolerance: Tolerance,
+    channels: str,
+    intervals: Sequence[Sequence[int]] | None,
+) -> Integral:
     """Refine each image's worst panels, by its own numbers, until gap and path error are under tolerance."""
     model, g, device = path.model, len(path.start), path.start.device
     settled, _, outputs = clean_run(model, path.end, question, rows)
     panels = _Panels(path, settled)
-    panels.add([(i, p, FIRST_INTERVALS) for i in range(g) for p in range(PANELS)], first=True)
-    while True:
+    if intervals is not None:
+        panels.intervals[:] = intervals
+    panels.add([(i, p, int(panels.intervals[i, p])) for i in range(g) for p in range(PANELS)], first=True)
+    while intervals is None:
         todo = [(i, p, int(panels.intervals[i, p])) for i in range(g) for p in panels.worst(i, tolerance, channels)]
         if not todo:
             break
@@ -163,7 +185,8 @@ def _adaptive(path: Path, question: Target, rows: Tensor, tolerance: Tolerance, 
     base, values = panels.edges[:, 0], panels.edges[:, -1]
     once = torch.ones_like(count)
     fine, coarse = panels.fine.sum(1), panels.coarse.sum(1)
-    return Integral(fine, coarse, values - base, panels.slopes / count, count, once, settled, values, outputs)
+    change, slopes, taken = values - base, panels.slopes / count, panels.intervals.tolist()
+    return Integral(fine, coarse, change, slopes, count, once, settled, values, outputs, taken)
 
 
 class _Panels:
@@ -186,23 +209,26 @@ class _Panels:
         first: the nodes k/n of each panel (its left end belongs to the panel before it as well); else: the midpoints of
         its n intervals, which halves them.
         """
-        nodes: list[tuple[int, float, int, float, float]] = []  # image, alpha, panel, weight, weight in the coarse sum
+        # image, alpha, panel, weight, weight in the coarse sum, and both in the sums of the panel before
+        nodes: list[tuple[int, float, int, float, float, float, float]] = []
         for i, p, n in todo:
             if first:
                 last = 1 if p == PANELS - 1 else 0
-                nodes += [(i, (p + k / n) / PANELS, p, *_weights(k, n)) for k in range(n + last)]
+                before = int(self.intervals[i, p - 1]) if p else n
+                shared = _weights(before, before)
+                nodes += [(i, (p + k / n) / PANELS, p, *_weights(k, n), *shared) for k in range(n + last)]
                 self.rows[i] += n + last
             else:
                 self.coarse[i, p] = self.fine[i, p]
                 self.fine[i, p] /= 2
-                nodes += [(i, (p + (k + 0.5) / n) / PANELS, p, 1 / (2 * n * PANELS), 0.0) for k in range(n)]
+                nodes += [(i, (p + (k + 0.5) / n) / PANELS, p, 1 / (2 * n * PANELS), 0.0, 0.0, 0.0) for k in range(n)]
                 self.intervals[i, p] *= 2
                 self.rows[i] += n
         columns = [torch.tensor(column, device=self.fine.device) for column in zip(*nodes, strict=True)]
         self.path.model.in_batches(len(nodes), self.path.start.shape[1:], lambda part: self._batch(columns, part))
 
     def _batch(self, columns: list[Tensor], part: slice) -> None:
-        images, alphas, panel, weight, half = (column[part] for column in columns)
+        images, alphas, panel, weight, half, *of_before = (column[part] for column in columns)
         shares, slope, values = self.path.integrand(images, alphas.float(), self.target)
         self.slopes.index_add_(0, images, slope)
         self._accumulate(images, panel, shares, weight, half)
@@ -211,8 +237,8 @@ class _Panels:
             edge = (alphas * PANELS).round().long()
             self.edges[images[at_edge], edge[at_edge]] = values[at_edge].float()
             shared = at_edge & (edge > 0) & (edge < PANELS)
-            before = (images[shared], panel[shared] - 1, shares[shared], weight[shared], half[shared])
-            self._accumulate(*before)
+            weights = (w[shared] for w in of_before)
+            self._accumulate(images[shared], panel[shared] - 1, shares[shared], *weights)
 
     def _accumulate(self, images: Tensor, panel: Tensor, shares: Tensor, weight: Tensor, half: Tensor) -> None:
         slot = images * PANELS + panel
