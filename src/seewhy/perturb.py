@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.errors import UsageError, known_name
+from seewhy.errors import RefusalError, UsageError, known_name
+from seewhy.model import VisionModel
 
 BASELINES = {  # and why one would take it
     "black": "the absence of light, the choice of the Integrated Gradients paper for photographs; black things show nothing",
@@ -50,6 +51,19 @@ def baseline_images(
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
     noise = [torch.rand(image.shape, generator=image_generator(image, seed), dtype=torch.float32) for image in images]
     return torch.stack(noise).to(images)
+
+
+def background(model: VisionModel, images: Tensor, baseline: str | Tensor, seed: int = 0) -> Tensor:
+    """The picture that stands for "nothing there" under these images, on the model's device; see baseline_images.
+
+    RefusalError for a color that is stated in pixel space on a network whose pixel bounds are unknown.
+    """
+    if model.bounds is None and isinstance(baseline, str) and baseline in PIXEL_BASELINES:
+        raise RefusalError(
+            f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
+            "sw.wrap(module, mean=..., std=...), or pass baseline=a tensor in the network's own input space."
+        )
+    return baseline_images(images.to(model.device), baseline, neutral=model.mean, seed=seed)
 
 
 def baseline_reason(baseline: str | Tensor) -> str:
