@@ -19,7 +19,7 @@ ORDER = [
     ["attention"],
     ["model"],
     ["maps", "wrapping", "similarity", "intervals"],
-    ["loading", "data", "perturb", "segmentation", "draw", "runfolder"],
+    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
     ["explanation"],

@@ -4,6 +4,7 @@ import sys
 from types import ModuleType
 
 from seewhy.checks.completeness import completeness
+from seewhy.checks.faithfulness import faithfulness
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict
 from seewhy.registry import CheckTable, list_checks
 
@@ -18,4 +19,4 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness"]
+__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness", "faithfulness"]
