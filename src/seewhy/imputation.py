@@ -18,12 +18,14 @@ def impute(x: Tensor, hidden: Tensor) -> Tensor:
     from a start that a pyramid of means gives. A wholly hidden picture becomes its mean color.
     Source: Rong et al. 2022, arXiv:2202.00449, section 4.2; there by a sparse solver, here equal to it to about 1e-4.
     """
+    nothing = hidden.flatten(1).all(1).view(-1, 1, 1, 1)
+    x, hidden = torch.where(nothing, x.mean((2, 3), keepdim=True), x), hidden & ~nothing
     unknown = hidden.expand_as(x).flatten(0, 1).unsqueeze(1)
     picture = x.flatten(0, 1).unsqueeze(1)
     known = picture.masked_fill(unknown, 0.0)
     free = unknown.to(x)
     weight = _around(torch.ones_like(picture[:1]))
-    start = torch.where(hidden.flatten(1).all(1).view(-1, 1, 1, 1), x.mean((2, 3), keepdim=True), _pyramid(x, hidden))
+    start = _pyramid(x, hidden)
     solved = _conjugate_gradients(free, weight, free * _around(known), free * start.flatten(0, 1).unsqueeze(1))
     return torch.where(unknown, solved, picture).view_as(x)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,13 @@ class Interval:
         }
 
 
+@lru_cache(maxsize=4)  # a check has hundreds of means over the same images
+def _resamples(count: int) -> NDArray[np.float64]:
+    """How often each of `count` is drawn in each resample, (2000, count)."""
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    return drawn.astype(np.float64)
+
+
 def interval(
     values: Tensor | Sequence[float] | NDArray[np.float64], clusters: Sequence[object] | None = None
 ) -> Interval:
@@ -60,7 +68,7 @@ def interval(
     if count < 2:
         return Interval(float(kept.mean()) if len(kept) else math.nan, math.nan, math.nan, len(kept), count)
     sums, sizes = np.bincount(groups, kept), np.bincount(groups)
-    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), RESAMPLES)
+    drawn = _resamples(count)
     with np.errstate(invalid="ignore"):  # an infinite value: the mean says so, and its interval is not a number
         means = (drawn @ sums) / (drawn @ sizes)
     low, high = np.percentile(means, [2.5, 97.5]) if np.isfinite(means).all() else (math.nan, math.nan)
