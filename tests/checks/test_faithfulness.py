@@ -412,3 +412,18 @@ def test_a_pixel_color_is_refused_where_the_bounds_are_unknown():
     model.bounds = None
     with pytest.raises(sw.RefusalError, match="bounds"):
         check(model, images(1), torch.rand(1, 32, 32), fills=("black", "mean"))
+
+
+def test_an_image_whose_changed_picture_has_no_score_is_counted_out():
+    class Breaking(torch.nn.Module):
+        def forward(self, x):
+            flat = x.flatten(1)
+            broken = (flat[:, :3].mean(1) == flat[:, 3:6].mean(1)) & (flat.var(1) < 1e-8)
+            return torch.where(broken[:, None], torch.nan, flat[:, :3])
+
+    x = images(3)
+    x[0] += 0.3 - x[0].mean((1, 2), keepdim=True)  # gray in the mean: wholly hidden, it is one color
+    found = check(sw.wrap(Breaking(), size=32, **ZERO_ONE), x, torch.rand(3, 32, 32))
+    assert found.excluded == {0: "the score of a changed picture is not finite"}
+    assert found["aopc_mean_logit"].interval.n == 2
+    assert found.verdict == "not valid"

@@ -111,8 +111,9 @@ def faithfulness(
     orders = orders_of(asked, steps, random_orders)
     runs = _runs(asked, orders, protocols)
     scores, curves = _measured(sheet, asked, orders, runs, protocols, perturbation, samples)
+    why = _noted(why, used, runs)
     gaps = {fill: next(s for s in scores if s.name == f"area_between_{fill}_{asked.scales[0]}") for fill in runs}
-    verdict = _verdict(gaps, len(used) / len(why))
+    verdict = _verdict(gaps, why.count("") / len(why))
     details = _details(sheet, orders, runs) | {"units": _range(units.counts), "scales": list(asked.scales)}
     return CheckResult(
         "faithfulness",
@@ -133,6 +134,16 @@ def _runs(asked: Subject, orders: Orders, protocols: Sequence[str]) -> dict[str,
     if "road" in protocols:
         runs["road"] = flip(asked, orders, road_fill(asked))
     return runs
+
+
+def _noted(why: Sequence[str], used: Tensor, runs: Mapping[str, Curves]) -> list[str]:
+    """The reasons with those of images that have no score on a changed picture."""
+    reasons = list(why)
+    for run in runs.values():
+        lost = ~run.values.isfinite().all(2).all(1).all(0)
+        for image in used[lost.cpu()].tolist():
+            reasons[image] = "the score of a changed picture is not finite"
+    return reasons
 
 
 def _measured(
