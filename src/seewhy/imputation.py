@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-NEIGHBORS = ((1 / 12, 1 / 6, 1 / 12), (1 / 6, 0.0, 1 / 6), (1 / 12, 1 / 6, 1 / 12))  # ROAD: direct 1/6, diagonal 1/12
 TOLERANCE = 1e-5  # of the residual, relative to the right side; a hundredth of a gray level in the picture
 MOST_ITERATIONS = 2000
 
@@ -31,26 +30,32 @@ def impute(x: Tensor, hidden: Tensor) -> Tensor:
 
 
 def _around(values: Tensor) -> Tensor:
-    """Weighted sum of the 8 neighbors of every pixel, none beyond the border: (B, 1, h, w)."""
-    return functional.conv2d(values, torch.tensor(NEIGHBORS).to(values)[None, None], padding=1)
+    """Sum of the 8 neighbors, direct 1/6 and diagonal 1/12, none beyond the border: (B, 1, h, w).
+
+    (1 2 1) along both axes without its center, over 12: five times faster than the convolution.
+    """
+    padded = functional.pad(values, (1, 1, 1, 1))
+    along = (padded[..., :-2] + padded[..., 2:]).add_(padded[..., 1:-1], alpha=2)
+    both = (along[..., :-2, :] + along[..., 2:, :]).add_(along[..., 1:-1, :], alpha=2)
+    return both.sub_(values, alpha=4).div_(12)
 
 
 def _conjugate_gradients(free: Tensor, weight: Tensor, right: Tensor, start: Tensor) -> Tensor:
     """Solution of free (D - W) u = right per entry of the batch, from `start`; entries that are done stay as they are."""
-    solution = start
+    solution = start.clone()
     residual = right - free * (weight * solution - _around(solution))
     goal = TOLERANCE**2 * _dot(right, right)
-    direction, size = residual, _dot(residual, residual)
+    direction, size = residual.clone(), _dot(residual, residual)
     for _ in range(MOST_ITERATIONS):
         active = size > goal
         if not bool(active.any()):
             break
-        image = free * (weight * direction - _around(direction))
+        image = (weight * direction).sub_(_around(direction)).mul_(free)
         step = torch.where(active, size / _dot(direction, image).clamp_min(torch.finfo(size.dtype).tiny), 0.0)
-        solution = solution + step * direction
-        residual = residual - step * image
+        solution.addcmul_(direction, step)
+        residual.addcmul_(image, -step)
         before, size = size, torch.where(active, _dot(residual, residual), size)
-        direction = residual + size / before.clamp_min(torch.finfo(size.dtype).tiny) * direction
+        direction.mul_(size / before.clamp_min(torch.finfo(size.dtype).tiny)).add_(residual)
     return solution
 
 
