@@ -27,6 +27,7 @@ docs: $(VENV)/installed-dev ## Write the generated parts of docs/ again
 bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks*.md (a quarter of an hour)
 	@$(BIN)/python benchmarks/grad_cam.py
 	@$(BIN)/python benchmarks/integrated_gradients.py
+	@$(BIN)/python benchmarks/flipping.py
 
 coverage: $(VENV)/installed-dev ## Examine every architecture; resumable; writes docs/coverage.md (most of an hour)
 	@$(BIN)/python benchmarks/coverage.py

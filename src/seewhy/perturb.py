@@ -1,4 +1,4 @@
-"""The one place where an image gets damaged: baselines, all stated in pixel space [0, 1]."""
+"""The one place where an image gets damaged: baselines, fills and top-k orders, all stated in pixel space [0, 1]."""
 
 import zlib
 from collections.abc import Sequence
@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.errors import UsageError, known_name
+from seewhy.errors import RefusalError, UsageError, known_name
+from seewhy.model import VisionModel
 
 BASELINES = {  # and why one would take it
     "black": "the absence of light, the choice of the Integrated Gradients paper for photographs; black things show nothing",
@@ -17,6 +18,10 @@ BASELINES = {  # and why one would take it
     "blur": "the image without detail: colors stay, shapes show",
     "noise": "uniform noise: no color is favored; another seed gives another map",
 }
+FILLS = (
+    *BASELINES,
+    "blur_11x11",
+)  # the last one: kernel 11 x 11, sigma 5, the start of insertion in the RISE paper's code
 PIXEL_BASELINES = ("black", "white", "noise")  # stated in pixel space: they need the network's bounds
 BLUR_SIGMA = 0.1  # of the shorter side: at 224 pixels 22, where no object keeps its shape
 
@@ -50,6 +55,38 @@ def baseline_images(
         return gaussian_blur(images, BLUR_SIGMA * min(images.shape[2:]))
     noise = [torch.rand(image.shape, generator=image_generator(image, seed), dtype=torch.float32) for image in images]
     return torch.stack(noise).to(images)
+
+
+def background(model: VisionModel, images: Tensor, baseline: str | Tensor, seed: int = 0) -> Tensor:
+    """The picture that stands for "nothing there" under these images, on the model's device; see baseline_images.
+
+    RefusalError for a color that is stated in pixel space on a network whose pixel bounds are unknown.
+    """
+    if model.bounds is None and isinstance(baseline, str) and baseline in PIXEL_BASELINES:
+        raise RefusalError(
+            f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
+            "sw.wrap(module, mean=..., std=...), or pass baseline=a tensor in the network's own input space."
+        )
+    return baseline_images(images.to(model.device), baseline, neutral=model.mean, seed=seed)
+
+
+def fill_images(model: VisionModel, images: Tensor, fill: str, seed: int = 0) -> Tensor:
+    """What stands where a part of these images is hidden, (N, C, *axes): a named baseline, or `blur_11x11`.
+
+    blur_11x11 is the RISE code's blur, kernel 11 and sigma 5 pixels at any size, borders mirrored (there: zeros beyond
+    them). UsageError for an unknown name; RefusalError for a pixel color on a network whose bounds are unknown.
+    """
+    known_name("fill", fill, FILLS)
+    if fill == "blur_11x11":
+        return gaussian_blur(images.to(model.device), 5.0, radius=5)
+    return background(model, images, fill, seed)
+
+
+def ranks(values: Tensor, ties: Tensor) -> Tensor:
+    """Place of each value of a row, 0 for the largest: (N, units) of (N, units); equal values in the order of `ties`."""
+    shuffled = ties.argsort(1)
+    order = shuffled.gather(1, values.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
+    return order.argsort(1)
 
 
 def baseline_reason(baseline: str | Tensor) -> str:
@@ -113,9 +150,12 @@ def _user_baseline(images: Tensor, baseline: Tensor) -> Tensor:
     return given.expand_as(images)
 
 
-def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Gaussian blur over every spatial axis of (N, C, *axes), borders mirrored (repeated on short axes)."""
-    radius = max(1, round(3 * sigma))
+def gaussian_blur(images: Tensor, sigma: float, radius: int | None = None) -> Tensor:
+    """Gaussian blur over every spatial axis of (N, C, *axes), borders mirrored (repeated on short axes).
+
+    radius: of the kernel in pixels; None: three sigma.
+    """
+    radius = max(1, round(3 * sigma)) if radius is None else radius
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-6)) ** 2)
     kernel = kernel / kernel.sum()

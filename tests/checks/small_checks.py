@@ -31,5 +31,6 @@ SMALL = {  # name -> keyword arguments for n images of 3 x 32 x 32, as a functio
     "resolution": lambda n: {"boxes": [[[4, 6, 20, 28]]] * n},
     "stability": lambda n: {"samples": 2},
     "model_randomization": lambda n: {"networks": 2, "order": ("cascading", "independent")},
+    "faithfulness": lambda n: {"patch": 4, "steps": 4},
 }
 METHOD = {"completeness": ("integrated_gradients", {"rule": "midpoint", "steps": 4})}  # else "gradient" is questioned

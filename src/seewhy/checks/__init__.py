@@ -6,6 +6,7 @@ from types import ModuleType
 from seewhy.checks.completeness import completeness
 from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
+from seewhy.checks.faithfulness import faithfulness
 from seewhy.checks.localization import localization
 from seewhy.checks.model_randomization import model_randomization
 from seewhy.checks.resolution import resolution
@@ -36,6 +37,7 @@ __all__ = [
     "completeness",
     "cost",
     "data_randomization",
+    "faithfulness",
     "localization",
     "model_randomization",
     "read_result",

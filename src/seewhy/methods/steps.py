@@ -6,10 +6,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from seewhy.errors import RefusalError, UsageError, known_name
+from seewhy.errors import UsageError, known_name
 from seewhy.maps import Maps, join
 from seewhy.model import VisionModel
-from seewhy.perturb import PIXEL_BASELINES, baseline_images
+from seewhy.perturb import background as background
 from seewhy.target import Target, scores
 
 Channels = Literal["sum", "max_abs", "l2"]
@@ -43,19 +43,6 @@ def clean_run(model: VisionModel, images: Tensor, target: Target, rows: Tensor) 
     """One forward row per image: the settled target, the explained number and the score table."""
     answer = model.answer(images, target, rows)
     return answer.target, answer.values, table(answer.outputs)
-
-
-def background(model: VisionModel, images: Tensor, baseline: str | Tensor, seed: int = 0) -> Tensor:
-    """The picture that stands for "nothing there" under these images, on the model's device; see perturb.baseline_images.
-
-    RefusalError for a color that is stated in pixel space on a network whose pixel bounds are unknown.
-    """
-    if model.bounds is None and isinstance(baseline, str) and baseline in PIXEL_BASELINES:
-        raise RefusalError(
-            f"a {baseline} baseline needs the network's pixel bounds, which are unknown for a bare module: wrap it with "
-            "sw.wrap(module, mean=..., std=...), or pass baseline=a tensor in the network's own input space."
-        )
-    return baseline_images(images.to(model.device), baseline, neutral=model.mean, seed=seed)
 
 
 Mask = Callable[[Tensor, Tensor], Tensor]  # image and sample of each row, (R,) and (R,) -> (R, 1, *axes) in [0, 1]
