@@ -15,7 +15,7 @@ from seewhy.faces.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-METHODS = ROOT / "docs" / "methods.md"
+METHODS, CHECKS = ROOT / "docs" / "methods.md", ROOT / "docs" / "checks.md"
 
 
 def methods_page():
@@ -38,6 +38,26 @@ def methods_page():
         if m.warning:
             lines += [f"Every map carries a warning: it {m.warning}.", ""]
         lines += ["Parameters: " + (", ".join(f"`{k}={v!r}`" for k, v in m.parameters.items()) or "none") + "."]
+    return "\n".join(lines) + "\n"
+
+
+def checks_page():
+    import seewhy as sw
+
+    lines = [
+        "# The checks",
+        "",
+        "Made by `make docs` from what each check declares about itself. How to run and read them: [trust-card.md](trust-card.md).",
+        "",
+        "| check | asks | needs | cost | source |",
+        "|---|---|---|---|---|",
+    ]
+    for c in sw.checks():
+        needs = ", ".join(f"`{name}`" for name in c.needs)
+        lines.append("| " + " | ".join([f"[`{c.name}`](#{anchor(c)})", c.question, needs, c.cost, c.paper]) + " |")
+    for c in sw.checks():
+        lines += ["", f"## {c.title} (`{c.name}`)", "", "```", *docstring(c).splitlines(), "```", ""]
+        lines += ["Parameters: " + (", ".join(f"`{k}={v!r}`" for k, v in c.parameters.items()) or "none") + "."]
     return "\n".join(lines) + "\n"
 
 
@@ -107,12 +127,16 @@ def test_the_method_table_is_fresh():
     assert METHODS.read_text("utf-8") == methods_page(), "run: make docs"
 
 
+def test_the_table_of_checks_is_fresh():
+    assert CHECKS.read_text("utf-8") == checks_page(), "run: make docs"
+
+
 def test_every_public_name_is_documented_somewhere():
     import seewhy as sw
 
     text = "".join(page.read_text("utf-8") for page in PAGES)
     errors = {"SeewhyError", "UsageError", "ImageError", "RefusalError", "MissingExtraError"}
-    types = {"Explanation", "Status", "Target", "VisionModel"}
+    types = {"Comparison", "Explanation", "Status", "Target", "TrustCard", "VisionModel"}
     assert [name for name in sw.__all__ if name not in errors | types and f"sw.{name}" not in text] == []
 
 
@@ -130,4 +154,5 @@ def test_make_help_lists_the_readmes_commands():
 
 if __name__ == "__main__":
     METHODS.write_text(methods_page(), "utf-8")
-    print(f"wrote {os.path.relpath(METHODS)}")  # noqa: T201  # said by `make docs`
+    CHECKS.write_text(checks_page(), "utf-8")
+    print(f"wrote {os.path.relpath(METHODS)} and {os.path.relpath(CHECKS)}")  # noqa: T201  # said by `make docs`
