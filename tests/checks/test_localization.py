@@ -282,6 +282,10 @@ def test_a_class_of_its_own_has_no_median_box():
     found = localization(masks_of(boxes).float(), boxes=boxes, classes=[0, 0, 0, 0, 0, 1])
     assert found["auprc"].controls["median_box_prior"].n == N - 1
     assert found["auprc_above_median_box_prior"].interval.n == N - 1
+    alone = localization(masks_of(boxes).float(), boxes=boxes, classes=range(N))
+    assert alone["auprc"].controls["median_box_prior"].n == 0
+    assert alone.verdict == "pass"
+    assert "median box" not in alone.sentence
 
 
 def test_the_map_of_a_box_has_its_middle_highest():
