@@ -82,8 +82,9 @@ def localization(
     Controls: random and edge map; center prior, and the median box of the images of other sources with the same class
     (`classes`; `clusters`: images of one source), which look at no picture; what as many random pixels score by chance.
     Verdict: from the paired difference of auprc. PASS where its 95 % interval lies above 0 against both priors (against
-    the center prior where no image has a median box), FAIL where it lies below 0 against the center prior, else unclear. An image without objects is no part
-    of the question; a map without numbers cannot be scored, and more than 10 % of them make the check not valid.
+    the center prior where no image has a median box), FAIL where it lies below 0 against the center prior, else unclear;
+    q plays no part. An image without objects is no part of the question; a map without numbers cannot be scored, and
+    more than 10 % of them make the check not valid.
     UsageError for boxes, masks, thresholds or counts that do not fit.
     """
     annotated = read_annotations(boxes, masks, annotators, images.shape)
