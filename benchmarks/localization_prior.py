@@ -21,9 +21,9 @@ SIDE = 1024
 
 def read(path):
     """Image, finding and box x0, y0, x1, y1 of every row; the header has stray columns."""
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        rows = [row for row in csv.reader(file) if row][1:]
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    rows = [row for row in csv.reader(text.splitlines()) if row][1:]
     boxes = torch.tensor([[float(v) for v in row[2:6]] for row in rows], dtype=torch.float64)
     boxes[:, 2:] += boxes[:, :2]
     return [row[0] for row in rows], [row[1] for row in rows], boxes

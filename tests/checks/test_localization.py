@@ -186,6 +186,15 @@ def test_a_peak_in_the_second_box_of_the_class_is_a_hit():
     assert value(found, "box_iou_at_0.50") == pytest.approx(1 / 64)
 
 
+def test_two_largest_parts_of_one_size_count_with_their_mean():
+    raw = torch.zeros(2, SIZE, SIZE)
+    raw[:, 2:6, 2:6] = raw[:, 20:24, 20:24] = 1
+    raw[:, 10:12, 28:30] = 1  # smaller: of no account
+    found = localization(raw, boxes=[[[20, 20, 24, 24]]] * 2)
+    assert value(found, "box_iou_at_0.50") == 0.5
+    assert value(found, "iou_at_0.50") == pytest.approx(16 / 36)
+
+
 def test_the_tolerance_of_the_pointing_game_is_a_circle():
     raw = torch.zeros(2, SIZE, SIZE)
     raw[0, 10, 13] = raw[1, 11, 14] = 1  # 3 to the right of the object; 2 down and 4 to the right: 4.47
@@ -282,6 +291,10 @@ def test_a_class_of_its_own_has_no_median_box():
     found = localization(masks_of(boxes).float(), boxes=boxes, classes=[0, 0, 0, 0, 0, 1])
     assert found["auprc"].controls["median_box_prior"].n == N - 1
     assert found["auprc_above_median_box_prior"].interval.n == N - 1
+    alone = localization(masks_of(boxes).float(), boxes=boxes, classes=range(N))
+    assert alone["auprc"].controls["median_box_prior"].n == 0
+    assert alone.verdict == "pass"
+    assert "median box" not in alone.sentence
 
 
 def test_the_map_of_a_box_has_its_middle_highest():

@@ -81,9 +81,10 @@ def localization(
 
     Controls: random and edge map; center prior, and the median box of the images of other sources with the same class
     (`classes`; `clusters`: images of one source), which look at no picture; what as many random pixels score by chance.
-    Verdict: from the paired difference of auprc. PASS where its 95 % interval lies above 0 against both priors, FAIL
-    where it lies below 0 against the center prior, else unclear; q plays no part. An image without objects is no part
-    of the question; a map without numbers cannot be scored, and more than 10 % of them make the check not valid.
+    Verdict: from the paired difference of auprc. PASS where its 95 % interval lies above 0 against both priors (against
+    the center prior where no image has a median box), FAIL where it lies below 0 against the center prior, else unclear;
+    q plays no part. An image without objects is no part of the question; a map without numbers cannot be scored, and
+    more than 10 % of them make the check not valid.
     UsageError for boxes, masks, thresholds or counts that do not fit.
     """
     annotated = read_annotations(boxes, masks, annotators, images.shape)
@@ -206,24 +207,22 @@ def _verdict(scores: Sequence[Score], lost: int, there: int) -> Verdict:
         return Verdict.NOT_VALID
     if center.high < 0:
         return Verdict.FAIL
-    return Verdict.PASS if center.low > 0 and median.low > 0 else Verdict.UNCLEAR
+    return Verdict.PASS if center.low > 0 and (median.low > 0 or not median.n) else Verdict.UNCLEAR
 
 
 def _sentence(scores: Sequence[Score], verdict: Verdict, there: int) -> str:
     of = {s.name: s for s in scores}
     if verdict is Verdict.NOT_VALID:
         return f"Only {of['auprc'].interval.n} of {there} maps of images with a marked object could be scored."
-    own = of["auprc"]
-    chance, middle, median = (own.controls[name].value for name in ("chance", *PRIORS))
-    against = {name: of[f"auprc_above_{name}"].interval for name in PRIORS}
-    better = {
-        Verdict.PASS: "better than both, which see no picture",
-        Verdict.FAIL: "worse than the middle, which sees no picture",
-    }.get(verdict, "not surely better than both, which see no picture")
+    own, better = of["auprc"], {Verdict.PASS: "better", Verdict.FAIL: "worse"}.get(verdict, "not surely better")
+    guesses = []
+    for prior, words in zip(PRIORS, ("the middle of the picture", "the median box of other images"), strict=True):
+        control, above = own.controls[prior], of[f"auprc_above_{prior}"].interval
+        if control.n:
+            guesses.append(f"{words} with {control.value:.2g} (difference {_plain(above)})")
     return (
-        f"The map ranks object pixels first with an auprc of {own.interval.value:.2g} (chance {chance:.2g}), the middle of "
-        f"the picture with {middle:.2g}, the median box of the other images with {median:.2g}: {better} "
-        f"(by {_plain(against['center_prior'])} and {_plain(against['median_box_prior'])})."
+        f"The map finds the pixels of the object with an auprc of {own.interval.value:.2g} (chance "
+        f"{own.controls['chance'].value:.2g}), {better} than what sees no picture: {', '.join(guesses)}."
     )
 
 

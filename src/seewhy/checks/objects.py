@@ -86,15 +86,32 @@ def box_maps(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.where(away.isnan(), away, (1 + 1e-6 * (1 - away)) * (away <= 1))
 
 
-def parts_of(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The connected parts of planes (Q, H, W): plane, pixels and bounding box (x0, y0, x1, y1) of each, in raster order."""
+def parts_of(mask: NDArray[np.bool_], largest: bool = False) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The connected parts of planes (Q, H, W): the plane and the bounding box (x0, y0, x1, y1) of each.
+
+    largest: only the largest part of every plane, and all that are as large.
+    """
     connected = np.zeros((3, 3, 3), dtype=bool)
     connected[1] = TOUCHING  # within a plane only
-    labels, _ = ndimage.label(mask, connected)
+    labels, count = ndimage.label(mask, connected)
+    if largest:
+        labels = _largest(labels, count)
     found = ndimage.find_objects(labels)
     plane = np.array([p.start for p, _, _ in found], dtype=np.int64)
     corners = [(x.start, y.start, x.stop, y.stop) for _, y, x in found]
-    return plane, np.bincount(labels.ravel())[1:], np.array(corners, dtype=np.float64).reshape(-1, 4)
+    return plane, np.array(corners, dtype=np.float64).reshape(-1, 4)
+
+
+def _largest(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    """Labels (Q, H, W) of the largest parts of each plane alone, as 1, 2, ...; noise has thousands of others."""
+    plane = np.zeros(count + 1, dtype=np.int64)
+    plane[labels.reshape(len(labels), -1)] = np.arange(len(labels))[:, None]
+    pixels = np.bincount(labels.ravel(), minlength=count + 1)
+    pixels[0] = 0
+    most = np.zeros(len(labels), dtype=np.int64)
+    np.maximum.at(most, plane, pixels)
+    wins = (pixels == most[plane]) & (pixels > 0)
+    return np.where(wins, wins.cumsum(), 0)[labels]
 
 
 def _is_mask(given: Any) -> bool:
@@ -107,7 +124,7 @@ def _read_masks(given: Any, shape: Sequence[int]) -> Objects:
         got = f"{tuple(getattr(given, 'shape', ()))} of {getattr(given, 'dtype', type(given).__name__)}"
         raise UsageError(f"masks are bool of shape {expected}, one per image; got {got}. masks > 0 makes numbers bool.")
     mask = torch.as_tensor(given).cpu()
-    parts = [parts_of(one[None].numpy())[2] for one in mask]
+    parts = [parts_of(one[None].numpy())[1] for one in mask]
     return Objects(mask, tuple(torch.from_numpy(one) for one in parts))
 
 

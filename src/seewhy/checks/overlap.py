@@ -104,12 +104,9 @@ def _of_place(values: Tensor, mask: Tensor, tolerance: float) -> Table:
 def _box_overlap(values: Tensor, boxes: Tensor, q: Tensor) -> Tensor:
     """(Q,): overlap of the largest marked part's bounding box with the annotated box that it meets best."""
     marked = (values >= q.view(-1, 1, 1) * values.amax()).numpy()
-    plane, pixels, found = parts_of(marked)
-    largest = np.zeros(len(q), dtype=np.int64)
-    np.maximum.at(largest, plane, pixels)
-    winners = pixels == largest[plane]  # several of one size: their mean
+    plane, found = parts_of(marked, largest=True)
     if not len(boxes):
         return torch.full_like(q, torch.nan)
-    best = overlap_of_boxes(torch.from_numpy(found[winners])[:, None], boxes[None]).amax(1).numpy()
-    counts = np.bincount(plane[winners], minlength=len(q))
-    return torch.from_numpy(np.bincount(plane[winners], best, minlength=len(q)) / counts)
+    best = overlap_of_boxes(torch.from_numpy(found)[:, None], boxes[None]).amax(1).numpy()
+    counts = np.bincount(plane, minlength=len(q))  # several of one size: their mean
+    return torch.from_numpy(np.bincount(plane, best, minlength=len(q)) / counts)
