@@ -47,7 +47,7 @@ def checks_page():
     lines = [
         "# The checks",
         "",
-        "Made by `make docs` from what each check declares about itself. How to run and read them: [trust-card.md](trust-card.md).",
+        "Made by `make docs` from what each check declares about itself. How to read them: [trust-card.md](trust-card.md).",
         "",
         "| check | asks | needs | cost | source |",
         "|---|---|---|---|---|",

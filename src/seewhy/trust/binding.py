@@ -55,7 +55,7 @@ class Remembered:
     images: Tensor
     target: Target
     maps: Maps
-    weights: tuple[tuple[int, int], ...]
+    weights: tuple[tuple[int, float], ...]
 
     def __call__(self, model: VisionModel, images: Tensor, target: Target) -> Maps:
         """The maps that are known, or those of the bound method."""
@@ -67,6 +67,6 @@ class Remembered:
         return self.bound.fixed(found)
 
 
-def weights_of(model: VisionModel) -> tuple[tuple[int, int], ...]:
-    """Where every parameter lies and how often it was written to: other weights have another."""
-    return tuple((p.data_ptr(), -1 if p.is_inference() else p._version) for p in model.module.parameters())
+def weights_of(model: VisionModel) -> tuple[tuple[int, float], ...]:
+    """Where every parameter lies and what it sums to: other weights have another (version counters change with a swap)."""
+    return tuple((p.data_ptr(), float(p.detach().sum())) for p in model.module.parameters())
