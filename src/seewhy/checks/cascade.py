@@ -1,7 +1,7 @@
 """Maps of a method on networks whose stages are randomized one after the other."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -59,8 +59,8 @@ class Cascade:
     seed: int
     recalibrate: bool
 
-    def steps(self, order: str) -> Iterator[Step]:
-        """Step by step on the first random network, all but the one where everything is random; see `full`.
+    def steps(self, order: str) -> Generator[Step, None, None]:
+        """Step by step on the first random network, all but the one where everything is random; see `full`. To be closed.
 
         cascading: the last stage, the last two, ...; bottom_up: the first, the first two, ...; independent: each alone,
         the last one first. What the stages below return is kept from one step to the next.
@@ -72,30 +72,39 @@ class Cascade:
             "bottom_up": [range(k) for k in range(1, n)],
         }[order]
         below = [name for stage in self.stages for name in stage.modules if name]
-        with capture.keeping_outputs(self.model.module, below) as kept:
+        with capture.keeping_outputs(self.model.module, below) as kept, ExitStack() as random:
+            before, changed = range(0), 0.0
             for several in chosen:
-                first = several.start
+                if order == "independent":
+                    random.close()
+                    before, changed = range(0), 0.0
+                new = [self.stages[k] for k in several if k not in before]  # the others are random still
+                changed += random.enter_context(self._randomized(new, 0))
+                before, first = several, several.start
                 kept.serve([name for stage in self.stages[:first] for name in stage.modules])
                 last = several[-1] if order == "bottom_up" else first
-                yield self._step([self.stages[k] for k in several], self.stages[last].name, first, 0)
+                yield self._step([self.stages[k] for k in several], self.stages[last].name, first, 0, changed)
 
     def full(self, network: int, order: str = "cascading") -> Step:
         """Everything random."""
         last = self.stages[-1 if order == "bottom_up" else 0].name
-        return self._step(self.stages, last, 0, network)
+        with self._randomized(self.stages, network) as changed:
+            return self._step(self.stages, last, 0, network, changed)
 
-    def _step(self, chosen: Sequence[Stage], name: str, first: int, network: int) -> Step:
-        tensors = [tensor for stage in chosen for tensor in stage.tensors]
+    def _randomized(self, stages: Sequence[Stage], network: int) -> AbstractContextManager[float]:
+        tensors = [tensor for stage in stages for tensor in stage.tensors]
+        return randomized(self.model.module, tensors, self.seed, network)
+
+    def _step(self, chosen: Sequence[Stage], name: str, first: int, network: int, changed: float) -> Step:
         share = sum(stage.values for stage in chosen) / sum(stage.values for stage in self.stages)
-        with randomized(self.model.module, tensors, self.seed, network) as changed:
-            behind = self.stages[first:]  # what a random stage feeds has other inputs than it was calibrated on
-            calibration = recalibrated(self.model, self.images, self.target, behind)
-            with calibration if self.recalibrate else nullcontext(0) as norms:
-                try:
-                    found: Maps | None = self.maps(self.model, self.images, self.target)
-                    why = tuple(why_unusable(found)) if found is not None else ()
-                except RefusalError as error:  # of this random network: noted, the other steps go on
-                    found, why = None, (f"refused: {error}",) * len(self.images)
+        behind = self.stages[first:]  # what a random stage feeds has other inputs than it was calibrated on
+        calibration = recalibrated(self.model, self.images, self.target, behind)
+        with calibration if self.recalibrate else nullcontext(0) as norms:
+            try:
+                found: Maps | None = self.maps(self.model, self.images, self.target)
+                why = tuple(why_unusable(found)) if found is not None else ()
+            except RefusalError as error:  # of this random network: noted, the other steps go on
+                found, why = None, (f"refused: {error}",) * len(self.images)
         raw = None if found is None else found.raw
         return Step(name, len(chosen), network, raw, why, share, changed, norms)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -209,9 +210,10 @@ class _Run:
 
 def _run(cascade: Cascade, order: str, end: Step, at_end: Alikes, alike: _Alike) -> _Run:
     steps, values = [], []
-    for step in cascade.steps(order):
-        values.append(alike.to(step))
-        steps.append(replace(step, raw=None))  # memory does not grow with steps
+    with closing(cascade.steps(order)) as on_random_networks:  # an error here puts the weights back at once
+        for step in on_random_networks:
+            values.append(alike.to(step))
+            steps.append(replace(step, raw=None))  # memory does not grow with steps
     if order != "independent":
         values.append(at_end)
         steps.append(replace(end, raw=None, stage=cascade.stages[-1 if order == "bottom_up" else 0].name))
