@@ -7,7 +7,7 @@ from seewhy.checks.completeness import completeness
 from seewhy.checks.data_randomization import data_randomization
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict
 from seewhy.checks.retraining import trainings
-from seewhy.checks.roar import roar
+from seewhy.checks.roar import roar, roar_forecast
 from seewhy.checks.training import train_small_network
 from seewhy.registry import CheckTable, list_checks
 
@@ -31,6 +31,7 @@ __all__ = [
     "completeness",
     "data_randomization",
     "roar",
+    "roar_forecast",
     "train_small_network",
     "trainings",
 ]
