@@ -29,11 +29,11 @@ RECIPE = partial(sw.checks.train_small_network, epochs=6, until=1.0, width=16)
 METHODS = {
     "gradient": {},
     "guided_backprop": {},
-    "integrated_gradients": {"steps": 16},
+    "integrated_gradients": {"rule": "midpoint", "steps": 16},
     "smooth_grad_squared": {"samples": 16},
     "grad_cam": {},
 }
-LEARNED, SHOWN, TWIN_RUNS = 800, 100, 2  # data randomization: training images, test images, twins of each kind
+LEARNED, SHOWN, TWIN_RUNS = 300, 100, 2  # data randomization: training images, test images, twins of each kind
 EDGES, NOISE = "edge_map", "random_map"
 
 
