@@ -29,11 +29,11 @@ RECIPE = partial(sw.checks.train_small_network, epochs=6, until=1.0, width=16)
 METHODS = {
     "gradient": {},
     "guided_backprop": {},
-    "integrated_gradients": {"steps": 16},
+    "integrated_gradients": {"rule": "midpoint", "steps": 16},
     "smooth_grad_squared": {"samples": 16},
     "grad_cam": {},
 }
-LEARNED, SHOWN, TWIN_RUNS = 800, 100, 2  # data randomization: training images, test images, twins of each kind
+LEARNED, SHOWN, TWIN_RUNS = 300, 100, 2  # data randomization: training images, test images, twins of each kind
 EDGES, NOISE = "edge_map", "random_map"
 
 
@@ -58,10 +58,11 @@ def said(name: str):
 
 
 def main() -> None:
-    """Every method's ROAR, then every method's data randomization, then the page."""
+    """Every method's ROAR and data randomization; the page is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path("/work/shared/data/cifar10"))
     parser.add_argument("--results", type=Path, default=Path("roar-results"))
+    parser.add_argument("--only", nargs="+", choices=METHODS, help="these methods alone")
     arguments = parser.parse_args()
     if not (arguments.data / "labels.csv").exists():
         sys.exit(f"{arguments.data} holds no labels.csv: give the folder of the CIFAR-10 sheets, --data FOLDER.")
@@ -73,12 +74,6 @@ def main() -> None:
     data = {"train_images": x, "train_labels": y, "test_labels": test_y}
     given = {"fractions": FRACTIONS, "runs": RUNS, "train": RECIPE, "sign": "absolute", "folder": arguments.results}
     print(f"{len(trainings(FRACTIONS, RUNS))} trainings a method, those of the controls shared", file=sys.stderr)
-    removed = {}
-    for name, params in METHODS.items():
-        removed[name] = sw.checks.roar(
-            model, test_x, PREDICTED, sw.bind(name, **params), **data, **given, progress=said(name)
-        )
-        print(removed[name], flush=True)
     kept_twins: dict[tuple[int, ...], nn.Module] = {}
 
     def train(images: Tensor, labels: Tensor, seed: int) -> nn.Module:
@@ -89,13 +84,13 @@ def main() -> None:
         return kept_twins[key]
 
     learned = {"train_images": x[:LEARNED], "train_labels": y[:LEARNED], "runs": TWIN_RUNS, "train": train}
-    randomized = {}
-    for name, params in METHODS.items():
-        randomized[name] = sw.checks.data_randomization(
-            model, test_x[:SHOWN], PREDICTED, sw.bind(name, **params), **learned
-        )
-        print(randomized[name], flush=True)
-    PAGE.write_text(page(removed, randomized))
+    removed, randomized = {}, {}
+    for name in arguments.only or METHODS:
+        maps = sw.bind(name, **METHODS[name])
+        removed[name] = sw.checks.roar(model, test_x, PREDICTED, maps, **data, **given, progress=said(name))
+        randomized[name] = sw.checks.data_randomization(model, test_x[:SHOWN], PREDICTED, maps, **learned)
+        print(removed[name], randomized[name], sep="\n", flush=True)
+        PAGE.write_text(page(removed, randomized))
 
 
 def page(removed: dict[str, CheckResult], randomized: dict[str, CheckResult]) -> str:
@@ -109,8 +104,8 @@ def page(removed: dict[str, CheckResult], randomized: dict[str, CheckResult]) ->
         "# Remove and retrain, and permuted labels",
         "",
         f"Written by `benchmarks/roar.py` (seewhy {importlib.metadata.version('seewhy')}, torch {torch.__version__}).",
-        f"{details['train_images']:,} training and {details['test_images']} test photos of CIFAR-10 at {SIDE} pixels;",
-        f"small network, 6 epochs, {RUNS} runs a fraction; magnitudes of the raw maps, the mean color as fill. Intervals",
+        f"{details['train_images']:,} training and {details['test_images']} test photos of CIFAR-10 at {SIDE} pixels; small",
+        f"network, 6 epochs, {RUNS} runs a fraction; magnitudes of the raw maps, the mean color as fill. Intervals",
         "(95 %): runs and test images resampled, each by itself. A few thousand small photos and a small network: the table",
         "shows what the check says, and is no ranking of methods.",
         "",

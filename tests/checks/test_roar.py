@@ -263,6 +263,13 @@ def test_a_forecast_follows_the_first_training():
     assert said[-1][2] == 0
 
 
+def test_a_forecast_without_the_check_times_one_training():
+    counted = Counted()
+    n, seconds = sw.checks.roar_forecast(MODEL, X, Y, runs=2, fractions=(0.3, 0.5), train=counted.train)
+    assert (n, counted.calls) == (18, 1)
+    assert seconds > 0
+
+
 class Counted:
     """Trains, counts, and is killed before training number `most`."""
 

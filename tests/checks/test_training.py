@@ -78,6 +78,13 @@ def test_it_stops_once_enough_is_right_and_not_before():
     assert spent[2] == 40
 
 
+def test_what_it_stops_at_is_what_the_finished_network_gives():
+    few = Labeled(TRAIN.images[:60], TRAIN.labels[:60])
+    for seed in range(6):  # the statistics of evaluation lag behind those of a batch
+        network = trained(partial(train_small_network, until=0.35, batch=20, width=8), few, seed, LIKE)
+        assert correct(network, few).float().mean() > 0.35
+
+
 def test_it_takes_any_number_of_channels_and_sides_that_differ():
     for shape in ((1, 8, 8), (3, 9, 31), (2, 64, 17)):
         network = train_small_network(torch.rand(6, *shape), torch.arange(6) % 3, 0, epochs=1, width=4)

@@ -1,6 +1,7 @@
 """Does a network trained without the pixels that a map calls relevant lose what it needs: remove and retrain (ROAR, KAR)."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from seewhy.checks.retraining import (
     tied_share,
     trainings,
 )
-from seewhy.checks.training import Labeled, Train, correct, labeled, train_small_network
+from seewhy.checks.training import Labeled, Train, correct, labeled, train_small_network, trained
 from seewhy.controls import edge_maps, random_maps
 from seewhy.data.geometry import resize
 from seewhy.errors import UsageError, known_name, real_number, whole_number
@@ -32,7 +33,7 @@ from seewhy.model import VisionModel
 from seewhy.target import Target
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
-EPOCHS = 12
+SMALL = partial(train_small_network, epochs=12, until=1.0)
 SHARE_EXCLUDED = 0.1  # of the training or of the test images, above which the check is not valid
 UNIT = "share of the test images"
 
@@ -94,7 +95,8 @@ def roar(
     data = labeled("train", train_images, train_labels, images)
     test = labeled("test", images if test_images is None else test_images, test_labels, images)
     where = None if folder is None else Path(folder)
-    depends_on = [maps, model.fingerprint(), data.images, test.images, target, sign, seed]
+    network = [model.fingerprint(), model.mean, model.std, model.task, model.precision]
+    depends_on = [maps, network, data.images, test.images, target, sign, seed]
     found = saved_ranks(where, depends_on, lambda: _ranks(model, data, test, target, maps, sign, seed))
     left_out, details = _left_out(found, data, test)
     details["accuracy_of_the_explained_network"] = float(correct(model, test).float().mean())
@@ -107,10 +109,32 @@ def roar(
     jobs = trainings(fractions, runs, mask_alone)
     removal = Removal(_color(fill, data.images), keep)
     by = {"method": (found["train"], found["test"])} | _control_ranks(data.images, test.images, seed)
-    recipe = train or partial(train_small_network, epochs=EPOCHS, until=1.0)
-    done = retrain(jobs, data, test, by, removal, recipe, seed, model, where, progress)
+    done = retrain(jobs, data, test, by, removal, train or SMALL, seed, model, where, progress)
     table = _accuracies(done, runs, sorted(left_out))
     return _concluded(table, fractions, keep, max(test.chance, data.chance), left_out, details | _summary(done))
+
+
+def roar_forecast(
+    model: VisionModel,
+    train_images: Tensor,
+    train_labels: Tensor | Sequence[int],
+    *,
+    fractions: Sequence[float] = FRACTIONS,
+    mask_alone: bool = True,
+    train: Train | None = None,
+    runs: int = 5,
+    seed: int = 0,
+) -> tuple[int, float]:
+    """How many trainings `roar` with these settings takes, and how many seconds: one is done to time it, on all images.
+
+    Without the maps of the explained network, and without what a folder holds already.
+    """
+    data = labeled("train", train_images, train_labels, train_images)
+    jobs = trainings(fractions, runs, mask_alone)
+    begun = time.perf_counter()
+    with model.guarded(seed):
+        trained(train or SMALL, data, seed, model)
+    return len(jobs), len(jobs) * (time.perf_counter() - begun)
 
 
 def _check_settings(fractions: Sequence[float], runs: int, sign: str, target: Target) -> None:

@@ -13,7 +13,7 @@ from seewhy.errors import UsageError, real_number, whole_number
 from seewhy.model import VisionModel
 from seewhy.wrapping import wrap
 
-# `train(images, labels, seed) -> network`: images (N, C, H, W) in [0, 1], labels (N,) int64 from 0, a whole number that
+# `train(images, labels, seed) -> network`: images (N, C, *axes) in [0, 1], labels (N,) int64 from 0, a whole number that
 # all its randomness comes from. It gives a trained network of pixels in [0, 1] with one logit a class: a plain nn.Module
 # (its normalization inside, if it has one) or what `sw.wrap` made of one.
 Train = Callable[[Tensor, Tensor, int], nn.Module | VisionModel]
@@ -24,7 +24,7 @@ ROWS = 64  # in one forward of a freshly trained network, where the user's model
 
 @dataclass(frozen=True)
 class Labeled:
-    """Images (N, C, H, W) in [0, 1] and their classes (N,), int64 from 0."""
+    """Images (N, C, *axes) in [0, 1] and their classes (N,), int64 from 0."""
 
     images: Tensor
     labels: Tensor
@@ -36,7 +36,7 @@ class Labeled:
 
 
 def labeled(what: str, images: Any, labels: Any, like: Tensor) -> Labeled:
-    """Both as they are, checked: a class for each image, images of the form of `like` (N, C, H, W).
+    """Both as they are, checked: a class for each image, images of the form of `like` (N, C, *axes).
 
     UsageError for other shapes, labels that are no classes, values that are not finite or outside [0, 1].
     """
@@ -80,12 +80,11 @@ def trained(train: Train, data: Labeled, seed: int, like: VisionModel) -> Vision
 
 
 def _of_pixels(network: nn.Module, shape: torch.Size, like: VisionModel) -> VisionModel:
-    channels, height, width = shape
     return wrap(
         network,
-        mean=(0.0,) * channels,  # pixels as they are
-        std=(1.0,) * channels,
-        size=(height, width),
+        mean=(0.0,) * shape[0],  # pixels as they are
+        std=(1.0,) * shape[0],
+        size=(shape[1], shape[2]) if len(shape) == 3 else None,
         batch_size=like.batch_size or ROWS,
     )
 
