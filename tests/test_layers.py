@@ -52,7 +52,7 @@ INSIDE = {
         ["questions", "validity", "provenance"],
         ["run"],
     ],
-    "checks": [["result"], ["completeness"]],
+    "checks": [["result", "overlap"], ["completeness", "class_discrimination", "agreement", "shape_bias"]],
     "trust": [["binding"]],
     "faces": [["words"], ["report"], ["cli"]],
 }

@@ -3,8 +3,11 @@
 import sys
 from types import ModuleType
 
+from seewhy.checks.agreement import agreement
+from seewhy.checks.class_discrimination import class_discrimination
 from seewhy.checks.completeness import completeness
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict
+from seewhy.checks.shape_bias import shape_bias, shape_bias_from_decisions
 from seewhy.registry import CheckTable, list_checks
 
 
@@ -18,4 +21,15 @@ class _CallablePackage(ModuleType):
 
 sys.modules[__name__].__class__ = _CallablePackage
 
-__all__ = ["CheckResult", "Curve", "Null", "Score", "Verdict", "completeness"]
+__all__ = [
+    "CheckResult",
+    "Curve",
+    "Null",
+    "Score",
+    "Verdict",
+    "agreement",
+    "class_discrimination",
+    "completeness",
+    "shape_bias",
+    "shape_bias_from_decisions",
+]
