@@ -31,7 +31,7 @@ MOST_EXCLUDED = 0.1
     title="Agreement",
     question="do several methods point at the same places, and on which images do they not?",
     cost="one map an image and method",
-    paper="Krishna et al. 2022, arXiv:2202.01602, section 3 (top-k, rank and sign agreement)",
+    paper="Krishna et al. 2022, arXiv:2202.01602 (top-k, rank and sign agreement)",
     needs=("others",),
 )
 def agreement(
@@ -54,8 +54,7 @@ def agreement(
     with the lowest correlation, worst first, with the reason. Each method explains the same class on its own scale.
 
     No verdict: methods can agree and be wrong. Ties are broken by seed, for each method in its own order (so ties agree
-    by chance), with their share in details. An image on which one method has no map is excluded and counted. Krishna
-    ranks the top features only and takes absolute values; here all cells are ranked and signs are kept.
+    by chance), with their share in details. An image on which one method has no map is excluded and counted.
     UsageError for no `others`, a name that is taken, a share `top` outside (0, 1/2].
     """
     real_number("top", top, at_least=0, above=True, at_most=0.5)

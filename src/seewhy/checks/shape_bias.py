@@ -45,7 +45,7 @@ NO_CONFLICT = "shape and texture are the same class"
     title="Shape bias",
     question="does the network decide by shape or by texture where they contradict each other?",
     cost="one forward row an image",
-    paper="Geirhos et al. 2019, arXiv:1811.12231, section 2 and appendix A; code rgeirhos/texture-vs-shape",
+    paper="Geirhos et al. 2019, arXiv:1811.12231; code rgeirhos/texture-vs-shape ccd0c01",
     needs=("shapes", "textures"),
 )
 def shape_bias(
@@ -145,10 +145,9 @@ def _columns(
             raise UsageError(
                 f"the 16 classes are known for ImageNet's 1,000; this network has {outputs} classes: {fix}"
             )
-        wrong = [k for k, name in ORDER.items() if labels is not None and name not in labels[k].lower()]
-        if wrong:
-            k = wrong[0]
-            raise UsageError(f"class {k} is {ORDER[k]!r} in ImageNet's usual order, {labels[k]!r} here: {fix}")  # type: ignore[index]
+        for k, name in ORDER.items():
+            if labels is not None and name not in labels[k].lower():
+                raise UsageError(f"class {k} is {name!r} in ImageNet's usual order, {labels[k]!r} here: {fix}")
         return {name: _indices(ranges) for name, ranges in SIXTEEN_CLASSES.items()}
     for name, given in mapping.items():
         if not given or not all(isinstance(k, int) and 0 <= k < outputs for k in given):
