@@ -13,7 +13,7 @@ from torch.nn import functional
 from seewhy.checks.overlap import cells_of_top, jaccard, jaccard_by_chance, top_cells
 from seewhy.checks.result import CheckResult, Score, Verdict, check, excluded, score
 from seewhy.controls import edge_maps, random_maps
-from seewhy.errors import UsageError, real_number
+from seewhy.errors import UsageError, real_number, whole_number
 from seewhy.intervals import interval
 from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
@@ -55,9 +55,10 @@ def agreement(
 
     No verdict: methods can agree and be wrong. Ties are broken by seed, for each method in its own order (so ties agree
     by chance), with their share in details. An image on which one method has no map is excluded and counted.
-    UsageError for no `others`, a name that is taken, a share `top` outside (0, 1/2].
+    UsageError for no `others`, a name that is taken, a share `top` outside (0, 1/2], a seed below 0.
     """
     real_number("top", top, at_least=0, above=True, at_most=0.5)
+    whole_number("seed", seed, at_least=0)
     _check_others(others)
     found = maps(model, images, target)
     question = replace(found.target, scale=target.scale)

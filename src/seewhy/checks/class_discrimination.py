@@ -62,11 +62,12 @@ def class_discrimination(
     rightly share evidence, and no paper says how much. Without classes (regression, regions, boxes) there is no verdict.
     Signs are kept, and ranks need no common scale: a map that only grows with the class is one map.
 
-    UsageError for classes < 2, an unknown `against`, a share `top` outside (0, 1/2].
+    UsageError for classes < 2, an unknown `against`, a share `top` outside (0, 1/2], a seed below 0.
     """
     whole_number("classes", classes, at_least=2)
     known_name("against", against, AGAINST)
     real_number("top", top, at_least=0, above=True, at_most=0.5)
+    whole_number("seed", seed, at_least=0)
     if target.kind not in ("predicted", "index"):
         return _without(
             f"No class is asked here ({target.text(0, model.labels)}): there is no other one to compare with."
