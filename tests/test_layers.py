@@ -58,9 +58,11 @@ INSIDE = {
         ["run"],
     ],
     "checks": [
-        ["result", "training", "objects", "cascade"],
+        ["result", "training", "objects", "cascade", "strongest"],
         ["retraining", "overlap"],
         [
+            "agreement",
+            "class_discrimination",
             "completeness",
             "cost",
             "data_randomization",
@@ -69,6 +71,7 @@ INSIDE = {
             "model_randomization",
             "resolution",
             "roar",
+            "shape_bias",
             "stability",
         ],
     ],

@@ -244,6 +244,15 @@ class CheckTable(list[CheckInfo]):
 
 
 CHECKS: dict[str, CheckInfo] = {}
+CHECKLIST = (  # the seven questions of the production checklist, the first rows of a trust card
+    "model_randomization",
+    "class_discrimination",
+    "completeness",
+    "resolution",
+    "cost",
+    "stability",
+    "documentation",  # made of the records, by the card itself
+)
 
 
 def enter_check(
@@ -273,8 +282,12 @@ def enter_check(
 
 
 def list_checks() -> CheckTable:
-    """Every registered check, in the order of the trust card."""
-    return CheckTable(CHECKS.values())
+    """Every registered check: those of the production checklist first, then by name."""
+    return CheckTable(sorted(CHECKS.values(), key=lambda c: (c.name not in CHECKLIST, _place(c.name), c.name)))
+
+
+def _place(name: str) -> int:
+    return CHECKLIST.index(name) if name in CHECKLIST else 0
 
 
 def find_check(name: str) -> CheckInfo:

@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+import seewhy as sw
 from nets import images
 
 
@@ -32,5 +33,12 @@ SMALL = {  # name -> keyword arguments for n images of 3 x 32 x 32, as a functio
     "stability": lambda n: {"samples": 2},
     "model_randomization": lambda n: {"networks": 2, "order": ("cascading", "independent")},
     "faithfulness": lambda n: {"patch": 4, "steps": 4},
+    "class_discrimination": lambda n: {},
+    "agreement": lambda n: {"others": {"grad_cam": sw.bind("grad_cam")}},
+    "shape_bias": lambda n: {
+        "shapes": ["cat", "dog", "cat", "bird"][:n],
+        "textures": ["dog", "bird", "cat", "dog"][:n],
+        "mapping": {"cat": [0, 4], "dog": [1, 2], "bird": [3]},
+    },
 }
 METHOD = {"completeness": ("integrated_gradients", {"rule": "midpoint", "steps": 4})}  # else "gradient" is questioned

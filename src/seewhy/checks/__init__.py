@@ -3,6 +3,8 @@
 import sys
 from types import ModuleType
 
+from seewhy.checks.agreement import agreement
+from seewhy.checks.class_discrimination import class_discrimination
 from seewhy.checks.completeness import completeness
 from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
@@ -12,7 +14,8 @@ from seewhy.checks.model_randomization import model_randomization
 from seewhy.checks.resolution import resolution
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
 from seewhy.checks.retraining import trainings
-from seewhy.checks.roar import roar
+from seewhy.checks.roar import roar, roar_forecast
+from seewhy.checks.shape_bias import shape_bias, shape_bias_from_decisions
 from seewhy.checks.stability import stability
 from seewhy.checks.training import train_small_network
 from seewhy.registry import CheckTable, list_checks
@@ -34,6 +37,8 @@ __all__ = [
     "Null",
     "Score",
     "Verdict",
+    "agreement",
+    "class_discrimination",
     "completeness",
     "cost",
     "data_randomization",
@@ -43,6 +48,9 @@ __all__ = [
     "read_result",
     "resolution",
     "roar",
+    "roar_forecast",
+    "shape_bias",
+    "shape_bias_from_decisions",
     "stability",
     "train_small_network",
     "trainings",

@@ -15,23 +15,13 @@ from seewhy.errors import RefusalError, UsageError, known_name
 from seewhy.explanation import Explanation, explain_rows
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.model import VisionModel
-from seewhy.registry import CHECKS, MethodInfo, find_method
+from seewhy.registry import CHECKLIST, CHECKS, MethodInfo, find_method
 from seewhy.trust.binding import Remembered, bind, weights_of
 from seewhy.trust.documentation import documentation
 from seewhy.trust.identity import identity
 from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
-# The seven of the production checklist come first; of the others those that have the data they need.
-CHECKLIST = (
-    "model_randomization",
-    "class_discrimination",
-    "completeness",
-    "resolution",
-    "cost",
-    "stability",
-    "documentation",
-)
 DEFAULT = (*CHECKLIST, "faithfulness")
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
