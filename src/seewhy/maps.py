@@ -1,7 +1,7 @@
 """What a method gives back, and what whoever questions a method asks of it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -48,6 +48,19 @@ def join(parts: Sequence[Maps]) -> Maps:
         parameters=first.parameters,
         notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
         chosen={name: [one for part in parts for one in part.chosen[name]] for name in first.chosen},
+    )
+
+
+def select(maps: Maps, rows: Tensor) -> Maps:
+    """The maps of these images only, as images 0, 1, 2, ..."""
+    return replace(
+        maps,
+        raw=maps.raw[rows],
+        target=maps.target.select(rows),
+        values=maps.values[rows],
+        outputs=None if maps.outputs is None else maps.outputs[rows],
+        evidence={name: values[rows] for name, values in maps.evidence.items()},
+        chosen={name: [values[int(i)] for i in rows] for name, values in maps.chosen.items()},
     )
 
 

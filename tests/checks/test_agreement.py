@@ -8,7 +8,7 @@ from scipy import stats
 
 import seewhy as sw
 from nets import images, tiny_cnn
-from seewhy.checks.overlap import jaccard_by_chance
+from seewhy.checks.strongest import jaccard_by_chance
 from seewhy.maps import Maps
 from seewhy.target import PREDICTED, Target, logit
 

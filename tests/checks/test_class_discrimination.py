@@ -10,7 +10,7 @@ from torch import nn
 
 import seewhy as sw
 from nets import images, linear, tiny_cnn
-from seewhy.checks.overlap import top_cells
+from seewhy.checks.strongest import top_cells
 from seewhy.maps import Maps
 from seewhy.perturb import image_generator
 from seewhy.target import PREDICTED, logit, margin, output

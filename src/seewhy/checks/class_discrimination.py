@@ -32,6 +32,7 @@ MOST_EXCLUDED = 0.1
     title="Class discrimination",
     question="does the map change with the class that is asked?",
     cost="one map an image and class, and one more an image",
+    rows=lambda f: (f["n"] * f["classes"], 0),
     paper="Sixt et al. 2020, arXiv:1912.09818 (random logit); Selvaraju et al. 2017, arXiv:1610.02391 (class discrimination)",
 )
 def class_discrimination(

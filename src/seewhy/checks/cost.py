@@ -22,6 +22,7 @@ from seewhy.target import Target
     title="Cost",
     question="what does a map cost in time and memory, against a plain forward?",
     cost="`repeats` + 2 maps an image",
+    rows=lambda f: (f["n"] * (f["repeats"] + 1), f["n"] * (f["repeats"] + 2)),
     paper="measured here; no paper",
 )
 def cost(

@@ -38,6 +38,7 @@ Alikes = Mapping[str, Tensor]  # similarity -> of each image, (N,); of pairs (pa
     title="Model randomization",
     question="does the map change when the weights are destroyed?",
     cost="for 10 stages 13 maps an image: one on the trained network, one a stage, one on each further random network",
+    rows=lambda f: (f["n"] * (f["stages"] * len(_orders(f["order"])) + f["networks"]), 0),
     paper="Adebayo et al. 2018, arXiv:1810.03292, section 3.1; Hedstrom et al. 2024 (sMPRT, eMPRT); Binder et al. 2023, "
     "arXiv:2211.12486 (limits)",
 )
@@ -79,7 +80,7 @@ def model_randomization(
     No verdict below 200 pairs; not valid where more than 10 % of the images at a step have a zero, constant or not finite
     map, or where the method refuses. RefusalError for integer weights or none; UsageError for unknown names.
     """
-    orders = (order,) if isinstance(order, str) else tuple(order)
+    orders = _orders(order)
     _check(orders, similarities, statistics, networks, smooth)
     found = maps(model, images, target)
     fixed = same_steps(maps, found)
@@ -119,6 +120,10 @@ def model_randomization(
             "similarity_settings": _settings_of(similarities),
         },
     )
+
+
+def _orders(order: str | Sequence[str]) -> tuple[str, ...]:
+    return (order,) if isinstance(order, str) else tuple(order)
 
 
 def _check(orders: Sequence[str], similarities: Sequence[str], statistics: str, networks: int, smooth: int) -> None:

@@ -45,6 +45,7 @@ NO_CONFLICT = "shape and texture are the same class"
     title="Shape bias",
     question="does the network decide by shape or by texture where they contradict each other?",
     cost="one forward row an image",
+    rows=lambda f: (0, f["n"]),
     paper="Geirhos et al. 2019, arXiv:1811.12231; code rgeirhos/texture-vs-shape ccd0c01",
     needs=("shapes", "textures"),
 )

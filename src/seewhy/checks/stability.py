@@ -36,6 +36,7 @@ ALL = tuple(AUGMENTATIONS)
     title="Stability",
     question="does the map stay when the picture hardly changes?",
     cost="10 maps an image: 1 + augmentations + samples",
+    rows=lambda f: (f["n"] * (len(f["augmentations"]) + f["samples"]), 0),
     paper="Yeh et al. 2019, arXiv:1901.09392 (max-sensitivity); Alvarez-Melis and Jaakkola 2018, arXiv:1806.08049",
 )
 def stability(

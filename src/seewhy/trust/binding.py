@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from seewhy.explanation import check_call, maps_of
-from seewhy.maps import Maps
+from seewhy.maps import Maps, select
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
 from seewhy.target import Target
@@ -65,6 +66,11 @@ class Remembered:
     def fixed(self, found: Maps) -> Bound:
         """As of the bound method."""
         return self.bound.fixed(found)
+
+    def first(self, n: int) -> "Remembered":
+        """The same for the first n images."""
+        rows = torch.arange(min(n, len(self.images)))
+        return replace(self, images=self.images[rows], target=self.target.select(rows), maps=select(self.maps, rows))
 
 
 def weights_of(model: VisionModel) -> tuple[tuple[int, float], ...]:

@@ -18,6 +18,7 @@ from seewhy.model import VisionModel
 from seewhy.registry import CHECKLIST, CHECKS, MethodInfo, find_method
 from seewhy.trust.binding import Remembered, bind, weights_of
 from seewhy.trust.documentation import documentation
+from seewhy.trust.forecast import COSTLY, FEW
 from seewhy.trust.identity import identity
 from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
@@ -108,7 +109,8 @@ def check(
     localization where `boxes` or `masks` are given. settings: parameters of checks, {"faithfulness": {"fills": (...)}}.
     out: a run folder that keeps each row as soon as it is done; the same call again goes on where it stopped. progress:
     called with what is being done. A check that does not apply says why in its row. Many images give narrow intervals; 9
-    are needed for the nulls (200 pairs). UsageError, before any work, for an unknown check or parameter.
+    are needed for the nulls (200 pairs). Where a map costs more than 20 rows, randomization, class and stability look at
+    the first 9 images and cost at 2; each row says its n. UsageError, before any work, for an unknown check or parameter.
     """
     info = find_method(method)
     wanted, given = _wanted(only, boxes, masks), _settings(settings, boxes, masks)
@@ -193,6 +195,9 @@ def _row(
 ) -> CheckResult:
     if name == "documentation":
         return documentation([record for record, _, _ in explanation.rows()], info.resolution == "layer")
+    spent = sum(explanation.evidence[kind].float().mean() for kind in ("forward_rows", "gradient_rows"))
+    if spent > COSTLY and name in FEW:
+        maps = maps.first(FEW[name])
     try:
         found: CheckResult = CHECKS[name].function(model, maps.images, maps.target, maps, **settings)
     except RefusalError as error:

@@ -8,9 +8,14 @@ import torch
 
 from seewhy.errors import SeewhyError
 from seewhy.explanation import rows_per_image
+from seewhy.forms import probe_images
 from seewhy.model import VisionModel
+from seewhy.randomization import stages_of
 from seewhy.registry import CHECKS, MethodInfo
 from seewhy.target import stand_in
+
+COSTLY = 20  # rows of a map, from which on the checks that ask for many maps look at fewer images
+FEW = {"model_randomization": 9, "class_discrimination": 9, "stability": 9, "cost": 2}  # 9: for nulls of 200 pairs
 
 
 def forecast_checks(
@@ -24,10 +29,14 @@ def forecast_checks(
 ) -> tuple[int, int]:
     """(forward, gradient) rows at most of these checks of a method on so many images of shape (C, *axes)."""
     forward, gradient = rows_per_image(model, info, shape, None, None, dict(params))
-    maps, more = images, 0
+    maps, more, stages = images, 0, 0
+    if "model_randomization" in names and not isinstance(model.module, torch.jit.ScriptModule):
+        stages = len(stages_of(model, probe_images(shape)[:1], stand_in(model.task)))
     for name in names:
         if name in CHECKS:
-            declared = CHECKS[name].rows({**CHECKS[name].parameters, **settings.get(name, {}), "n": images})
+            n = min(images, FEW.get(name, images)) if forward + gradient > COSTLY else images
+            facts = {**CHECKS[name].parameters, **settings.get(name, {}), "n": n, "stages": stages}
+            declared = CHECKS[name].rows(facts)
             maps, more = maps + declared[0], more + declared[1]
     return forward * maps + more, gradient * maps
 

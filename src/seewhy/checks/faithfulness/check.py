@@ -50,6 +50,7 @@ MOST_EXCLUDED = 0.1
     title="Faithfulness",
     question="does the score change where the map says that it should?",
     cost="one map and 65 forward rows an image; per fill 5 (steps - 1) + 1 for the curves and 6 for average drop",
+    rows=lambda f: (0, f["n"] * (1 + len(f["fills"]) * (5 * f["steps"] + 2))),
     paper="Samek et al. 2017, arXiv:1509.06321; Petsiuk et al. 2018, arXiv:1806.07421; Tomsett et al. 2020, arXiv:1912.01451",
 )
 def faithfulness(
