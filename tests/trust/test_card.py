@@ -76,7 +76,9 @@ def test_a_check_that_does_not_apply_says_why_in_its_row(monkeypatch):
         raise sw.RefusalError("there is nothing to compare.")
 
     info = module.CHECKS["completeness"]
-    monkeypatch.setitem(module.CHECKS, "completeness", type("Info", (), {"function": refused, "title": info.title}))
+    monkeypatch.setitem(
+        module.CHECKS, "completeness", type("Info", (), {"function": refused, "title": info.title, "parameters": {}})
+    )
     card = sw.check(model(), images(1), "gradient", only="completeness")
     assert card["completeness"].sentence == "It does not apply here: there is nothing to compare."
     assert card["completeness"].verdict == "no verdict"

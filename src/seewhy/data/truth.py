@@ -9,6 +9,7 @@ from seewhy.errors import UsageError, near_file
 
 FOLDERS = "folders"
 OF_THE_FILE = ("file", "path", "image", "filename")
+DIGITS = "0123456789"
 OF_THE_LABEL = ("label", "class_index", "class", "name")
 
 
@@ -47,6 +48,21 @@ def labeled_images(source: str | Path) -> tuple[list[Path], list[int | str]]:
     if not rows:
         raise UsageError(f"{path}: a table without a row.")
     return [path.parent / file for file, _ in rows], [label for _, label in rows]
+
+
+def read_cues(paths: Sequence[Path]) -> tuple[list[str], list[str], list[str]]:
+    """Shape class, texture class and texture exemplar of cue-conflict pictures, from names like cat7-elephant1.png.
+
+    UsageError for a name of another form.
+    """
+    found = []
+    for path in paths:
+        cues = path.stem.split("_")[-1].split("-")
+        if len(cues) != 2 or not all(cues):
+            raise UsageError(f"{path.name}: a cue-conflict picture is named shape-texture, e.g. cat7-elephant1.png.")
+        found.append((cues[0].rstrip(DIGITS), cues[1].rstrip(DIGITS), cues[1]))
+    shapes, textures, exemplars = zip(*found, strict=True)
+    return list(shapes), list(textures), list(exemplars)
 
 
 def _table(path: Path) -> list[tuple[str, int | str]]:

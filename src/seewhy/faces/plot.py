@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 250, 46, 12, 12, 54
-COLORS = 6  # of lines, in style.css: sw-line-0, ...
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 270, 62, 12, 12, 74
+COLORS, PATTERNS = 6, 3  # of lines, in style.css: sw-line-0, ..., sw-line-control-0, ...
 MOST_NAMES = 12  # under the axis
 Curve = Mapping[str, Any]
 
@@ -27,12 +27,9 @@ def plot(curves: Sequence[Curve]) -> str:
             TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low),
         )
 
-    parts = [_axis(low, high, at, str(curves[0]["y_name"]))]
+    parts = [_axis(low, high, at, str(curves[0]["y_name"]).replace("_", " "))]
     parts += _names(names, x[0], at)
-    own = 0
-    for curve, places in zip(curves, x, strict=True):
-        kind = "sw-line-control" if curve["control"] else f"sw-line-{own % COLORS}"
-        own += not curve["control"]
+    for curve, places, (kind, _) in zip(curves, x, legend(curves), strict=True):
         parts.append(_line(curve["points"], places, at, kind))
     title = escape(f"{curves[0]['y_name']} over {curves[0]['x_name']}")
     body = "".join(parts)
@@ -40,11 +37,12 @@ def plot(curves: Sequence[Curve]) -> str:
 
 
 def legend(curves: Sequence[Curve]) -> list[tuple[str, str]]:
-    """(CSS class of the line, name) per curve."""
-    found, own = [], 0
+    """(CSS class of the line, name) per curve: colors for the method's own, gray patterns for controls."""
+    found, own, controls = [], 0, 0
     for curve in curves:
-        found.append(("sw-line-control" if curve["control"] else f"sw-line-{own % COLORS}", str(curve["name"])))
-        own += not curve["control"]
+        kind = f"sw-line-control-{controls % PATTERNS}" if curve["control"] else f"sw-line-{own % COLORS}"
+        own, controls = own + (not curve["control"]), controls + bool(curve["control"])
+        found.append((kind, str(curve["name"]).replace("_", " ")))
     return found
 
 

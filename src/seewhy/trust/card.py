@@ -1,5 +1,6 @@
 """The trust card: one method on one model and these images, a row per check, each with its evidence."""
 
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
 DEFAULT = (*CHECKLIST, "faithfulness")
+OTHERS = ("grad_cam", "gradient", "occlusion")  # what agreement compares with, where nothing else is said
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
 Settings = Mapping[str, Mapping[str, Any]]
@@ -114,6 +116,10 @@ def check(
     """
     info = find_method(method)
     wanted, given = _wanted(only, boxes, masks), _settings(settings, boxes, masks)
+    if "agreement" in wanted:
+        others = {name: bind(name, seed=seed) for name in OTHERS if name != info.name}
+        given.setdefault("agreement", {}).setdefault("others", others)
+    _check_needs(wanted, given)
     model = model if isinstance(model, VisionModel) else bare(model)
     x, sources = read_inputs(model, images)
     folder = None if out is None else runfolder.open_folder(out)
@@ -215,6 +221,19 @@ def _wanted(only: str | Sequence[str] | None, boxes: Any, masks: Any) -> list[st
     for name in names:
         known_name("check", name, [*CHECKS, "documentation"])
     return names
+
+
+def _check_needs(wanted: Sequence[str], settings: Settings) -> None:
+    """UsageError, before any work, for a check that was asked for without what it needs."""
+    for name in wanted:
+        if name in CHECKS:
+            missing = [p for p, default in CHECKS[name].parameters.items() if default is inspect.Parameter.empty]
+            missing = [p for p in missing if p not in settings.get(name, {})]
+            if missing:
+                raise UsageError(
+                    f"the check {name} needs {', '.join(missing)}: settings={{{name!r}: {{{missing[0]!r}: ...}}}}, on the "
+                    "command line --training and --truth (roar, data_randomization)."
+                )
 
 
 def _settings(settings: Settings | None, boxes: Any, masks: Any) -> dict[str, dict[str, Any]]:

@@ -88,8 +88,7 @@ def check(
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
     given = options.read_pictures(given, network)
     classes = None if truth is None else read_truth(truth, readable)
-    if training is not None:
-        add_training(settings, network, training, readable, classes)
+    add_data(settings, network, only, training, readable, classes, out)
     names = only or list(DEFAULT)
     if estimate(network, [method], {method: given}, len(readable), names, settings, dry_run=dry_run, as_json=as_json):
         return
@@ -176,33 +175,40 @@ def readable_images(sources: Sequence[Path] | None) -> tuple[list[Path], list[Sk
     return readable, skipped
 
 
-def add_training(
+def add_data(
     settings: Settings,
     network: "VisionModel",
-    training: Path,
+    only: Sequence[str],
+    training: Path | None,
     paths: Sequence[Path],
     classes: Sequence[int | str] | None,
+    out: Path,
 ) -> None:
-    """Training images and their classes into the settings of the checks that train; what is checked is their test set."""
-    from seewhy.data.truth import labeled_images
+    """What checks need beside the images, into their settings: cues from file names, training images and their classes."""
+    from seewhy.data.truth import labeled_images, read_cues
     from seewhy.errors import UsageError
     from seewhy.explanation.inputs import read_inputs
     from seewhy.trust import label_indices
 
+    if "shape_bias" in only:
+        cues = dict(zip(("shapes", "textures", "exemplars"), read_cues(paths), strict=True))
+        settings["shape_bias"] = {**cues, **settings.get("shape_bias", {})}
+    if training is None:
+        return
+    if classes is None:
+        raise UsageError("--training needs --truth as well: the images that are checked are the test images.")
     files, names = labeled_images(training)
-    known = sorted({str(name) for name in names}) if network.labels is None else network.labels
-    x, _ = read_inputs(network, files)
-    given: dict[str, Any] = {
-        "train_images": x,
+    known = network.labels or sorted({str(name) for name in names})
+    given = {
+        "train_images": read_inputs(network, files)[0],
         "train_labels": label_indices(names, len(names), known, len(known)),
     }
+    tested = {
+        "test_images": read_inputs(network, list(paths))[0],
+        "test_labels": label_indices(classes, len(classes), known, len(known)),
+        "folder": out / "trainings",
+    }
     settings["data_randomization"] = {**given, **settings.get("data_randomization", {})}
-    if classes is None:
-        raise UsageError(
-            "--training needs --truth as well: roar and data_randomization test on the images that are checked."
-        )
-    shown, _ = read_inputs(network, list(paths))
-    tested = {"test_images": shown, "test_labels": label_indices(classes, len(classes), known, len(known))}
     settings["roar"] = {**given, **tested, **settings.get("roar", {})}
 
 
@@ -218,14 +224,20 @@ def estimate(
     as_json: bool,
 ) -> bool:
     """Say how many rows and minutes the checks will take, where that is long or is all that is asked: then True."""
+    from seewhy.errors import RefusalError
     from seewhy.registry import find_method
     from seewhy.trust import forecast_checks, seconds_per_row
 
     shape = network.input_shape()
-    rows = [
-        forecast_checks(network, find_method(m), params.get(m, {}), shape, images, checks, settings) for m in methods
-    ]
-    forward, gradient = sum(f for f, _ in rows), sum(g for _, g in rows)
+    if "roar" in checks and "roar" in settings:
+        say_trainings(network, settings["roar"])
+    forward = gradient = 0
+    for name in methods:
+        try:
+            rows = forecast_checks(network, find_method(name), params.get(name, {}), shape, images, checks, settings)
+        except RefusalError:  # said with its reason when it is run
+            continue
+        forward, gradient = forward + rows[0], gradient + rows[1]
     each = seconds_per_row(network, shape)
     seconds = forward * each[0] + gradient * each[1]
     text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
@@ -238,6 +250,15 @@ def estimate(
     elif seconds > FORECAST_ABOVE_SECONDS:
         say(text)
     return dry_run
+
+
+def say_trainings(network: "VisionModel", given: dict[str, Any]) -> None:
+    """How many networks ROAR will train, and how long that takes, from one training."""
+    from seewhy.checks import roar_forecast
+
+    named = {name: given[name] for name in ("fractions", "mask_alone", "train", "runs", "seed") if name in given}
+    count, seconds = roar_forecast(network, given["train_images"], given["train_labels"], **named)
+    say(f"ROAR: {count} trainings, about {duration(seconds)}; finished ones are kept")
 
 
 def finish(out: Path, skipped: Sequence[Skip]) -> Path:
