@@ -319,7 +319,7 @@ def _sentence(
         )
         return f"{told}; no verdict: {few}."
     told += f"; maps that share neither image nor weights have {null.median:.2g} [{null.low:.2g}, {null.high:.2g}]"
-    told += _from_where(run, null) + "." + _disagreement(signed, scores)
+    told += _from_where(run, null) + "." + _disagreement(signed, scores, run)
     if verdict is Verdict.UNCLEAR and null.low > 0:
         told += " All maps of this method look alike, whatever the image and the weights: the test cannot tell."
     return told + (" A pass proves little: white noise passes, too (Binder 2023)." if verdict is Verdict.PASS else "")
@@ -339,16 +339,19 @@ def _from_where(run: _Run | None, null: Null) -> str:
     )
 
 
-def _disagreement(signed: Score, scores: Sequence[Score]) -> str:
+def _disagreement(signed: Score, scores: Sequence[Score], run: _Run | None) -> str:
+    """At how many steps the absolute values are more alike than their null, and the signed ones are not."""
     absolute = next((s for s in scores if s.name == "spearman_absolute"), None)
-    if absolute is None or absolute.null is None or signed.null is None:
+    if absolute is None or absolute.null is None or signed.null is None or run is None:
         return ""
-    if signed.interval.value <= signed.null.high and absolute.interval.low > absolute.null.high:
-        return (
-            f" Signed {signed.interval.value:.2f}, absolute {absolute.interval.value:.2f}: the signs change, the places do "
-            "not."
-        )
-    return ""
+    steps = [(interval(v["spearman"]), interval(v["spearman_absolute"])) for v in run.values]
+    at = [b.value for a, b in steps if a.value <= signed.null.high and b.low > absolute.null.high]
+    if not at:
+        return ""
+    return (
+        f" At {len(at)} of {len(steps)} steps absolute values are more alike than their null, {max(at):.2f} at most, and "
+        "signed ones are not: the signs change, the places do not."
+    )
 
 
 def _settings_of(similarities: Sequence[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from seewhy.draw import number
 from seewhy.faces.plot import legend, plot
 
+IN_THE_TABLE = ("area_between_", "insertion_auc_")  # of the many scores of faithfulness
 Record = Mapping[str, Any]
 
 
@@ -26,8 +27,7 @@ def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, 
     columns: dict[tuple[str, str], str] = {}
     for card in found:
         for row in card["rows"]:
-            scores = row["scores"] if row["check"] == "faithfulness" else row["scores"][:1]
-            for score in scores:
+            for score in _compared(row):
                 columns.setdefault((row["check"], score["name"]), f"{row['title']}: {score['label']}")
     lines = []
     for card in found:
@@ -45,13 +45,24 @@ def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, 
     return {"columns": list(columns.values()), "lines": lines}
 
 
+def _compared(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The scores of a row that stand in the table: its first; of faithfulness two protocols, under every fill."""
+    scores: list[dict[str, Any]] = row["scores"]
+    if row["check"] != "faithfulness" or not scores:
+        return scores[:1]
+    scale = scores[0]["name"].rpartition("_")[2]
+    shown = [s for s in scores if s["name"].startswith(IN_THE_TABLE) and s["name"].endswith(scale)]
+    return [s for s in shown if "_relative_" not in s["name"]]
+
+
 def comparison_rows(found: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
     """The same for a terminal: the columns after the method, and the rows of text, of cards as plain JSON values."""
     records = [{**row, "card": card, "id": ""} for card in found for row in card["checks"]]
     table = comparison(cards(records), least=1)
     if table is None:
         return [], []
-    return table["columns"], [[line["method"], *(cell["text"] for cell in line["cells"])] for line in table["lines"]]
+    texts = [[cell["text"].replace(" [", "\n[") for cell in line["cells"]] for line in table["lines"]]
+    return table["columns"], [[line["method"], *row] for line, row in zip(table["lines"], texts, strict=True)]
 
 
 def _about(about: Record) -> str:
