@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench coverage clean
+.PHONY: help demo test lint types docs bench retrain coverage clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchma
 	@$(BIN)/python benchmarks/grad_cam.py
 	@$(BIN)/python benchmarks/integrated_gradients.py
 	@$(BIN)/python benchmarks/flipping.py
+	@$(BIN)/python benchmarks/randomization.py
+
+retrain: $(VENV)/installed-dev ## ROAR and data randomization on CIFAR=FOLDER of photos; resumable; writes docs/benchmarks-roar.md
+	@$(BIN)/python benchmarks/roar.py $(CIFAR)
 
 coverage: $(VENV)/installed-dev ## Examine every architecture; resumable; writes docs/coverage.md (most of an hour)
 	@$(BIN)/python benchmarks/coverage.py

@@ -60,12 +60,12 @@ def said(name: str):
 def main() -> None:
     """Every method's ROAR and data randomization; the page is written after each."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("/work/shared/data/cifar10"))
+    parser.add_argument("data", type=Path, help="folder of CIFAR-10 sheets with a labels.csv")
     parser.add_argument("--results", type=Path, default=Path("roar-results"))
     parser.add_argument("--only", nargs="+", choices=METHODS, help="these methods alone")
     arguments = parser.parse_args()
     if not (arguments.data / "labels.csv").exists():
-        sys.exit(f"{arguments.data} holds no labels.csv: give the folder of the CIFAR-10 sheets, --data FOLDER.")
+        sys.exit(f"{arguments.data} holds no labels.csv: give the folder of the CIFAR-10 sheets.")
     torch.set_num_threads(1)
     x, y = photos(arguments.data, TRAIN_SHEETS, TRAIN_IMAGES)
     test_x, test_y = photos(arguments.data, (TEST_SHEET,), TEST_IMAGES)
