@@ -1,7 +1,7 @@
 """ROAR and data randomization on CIFAR-10 photos: seven orders, retrained from scratch.
 
 Resumable: one JSON line a training in --results; run it again to go on. Writes docs/benchmarks-roar.md.
---data is a folder of 1000 x 1024 PNG sheets (a row is one 32 x 32 photo) with labels.csv (sheet, row, label).
+The folder is one of 1000 x 1024 PNG sheets (a row is one 32 x 32 photo) with labels.csv (sheet, row, label).
 """
 
 import argparse
