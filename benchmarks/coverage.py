@@ -228,7 +228,7 @@ def page(records: list[dict]) -> str:
         "| source | network | pixels | layer | kind | grid | other tokens | trunk | grid proven by | verdict |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for record in records:
+    for record in sorted(records, key=_place):
         grid = " x ".join(map(str, record.get("grid", [])))
         trunk = {True: "yes", False: "no", None: ""}[record.get("trunk")]
         proof = f"{record.get('proof', '')} {record.get('hits', '')}".strip()
@@ -237,6 +237,12 @@ def page(records: list[dict]) -> str:
         cells += [record.get("kind", ""), grid, str(record.get("prefix", "")), trunk, proof, record["verdict"] + why]
         lines.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _place(record: dict) -> tuple[int, str, str]:
+    """Where a record stands in the table: transformers, timm's modules, torchvision; by name."""
+    library = record["source"].partition(".")[0]
+    return ("transformers", "timm", "torchvision").index(library), record["source"], record["name"].lower()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.checks.result import CheckResult, Score, Verdict, check, excluded, score
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Score, Verdict, check, excluded, score
 from seewhy.checks.strongest import cells_of_top, jaccard, jaccard_by_chance, top_cells
 from seewhy.controls import edge_maps, random_maps
 from seewhy.errors import UsageError, real_number, whole_number
@@ -24,7 +24,6 @@ THIS = "this method"
 CONTROLS = ("random_map", "edge_map")
 METRICS = ("rank_correlation", "top_jaccard", "sign_agreement")
 QUEUE = 20  # images at most that are put before a person
-MOST_EXCLUDED = 0.1
 
 
 @check(

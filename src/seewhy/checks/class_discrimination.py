@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from seewhy.checks.result import CheckResult, Null, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Null, Score, Verdict, check, excluded, null_of, score
 from seewhy.checks.strongest import jaccard, jaccard_by_chance, top_cells
 from seewhy.errors import known_name, real_number, whole_number
 from seewhy.intervals import Interval, interval
@@ -25,7 +25,6 @@ Against = Literal["strongest", "random"]
 AGAINST: tuple[str, ...] = get_args(Against)
 ROUNDING = 1e-5  # of a map's largest absolute value: what the house promises of one image in two batches
 IMAGES_OF_NULL = 16  # whose maps are compared with one another: 3 classes of 16 images are 1,080 pairs
-MOST_EXCLUDED = 0.1
 
 
 @check(

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from seewhy.checks.result import CheckResult, Null, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Null, Score, Verdict, check, excluded, null_of, score
 from seewhy.checks.training import Labeled, Train, correct, labeled, train_small_network, trained
 from seewhy.controls import edge_maps, random_maps
 from seewhy.errors import real_number, whole_number
@@ -18,7 +18,6 @@ from seewhy.target import Target
 
 PAIRS = 200  # of different images in the null, at least, where there are so many
 OTHER_IMAGES = "true twin's map of one image, permuted twin's map of another"
-SHARE_EXCLUDED = 0.1  # of the images, above which the check is not valid
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES: dict[str, Similarity] = {
@@ -148,7 +147,7 @@ def _null(measure: Similarity, true: Sequence[Tensor], permuted: Sequence[Tensor
 
 
 def _judged(scores: Sequence[Score], left_out: int, n: int) -> tuple[Verdict, str]:
-    if left_out > SHARE_EXCLUDED * n:
+    if left_out > MOST_EXCLUDED * n:
         return (
             Verdict.NOT_VALID,
             f"{left_out} of {n} images have a map that cannot be scored in one network or another.",

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from seewhy.checks.objects import Objects, box_maps, median_boxes, overlap_of_masks, read_annotations
 from seewhy.checks.overlap import Table, at_best_threshold, mean_tables, score_maps
-from seewhy.checks.result import CheckResult, Curve, Score, Verdict, check, excluded, score
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Curve, Score, Verdict, check, excluded, score
 from seewhy.controls import center_maps, edge_maps, random_maps
 from seewhy.data.geometry import resize
 from seewhy.errors import UsageError, known_name, real_number
@@ -203,7 +203,7 @@ def _people(annotated: Sequence[Objects], clusters: Sequence[object] | None) -> 
 
 def _verdict(scores: Sequence[Score], lost: int, there: int) -> Verdict:
     center, median = (next(s for s in scores if s.name == f"auprc_above_{prior}").interval for prior in PRIORS)
-    if not there or lost > 0.1 * there:
+    if not there or lost > MOST_EXCLUDED * there:
         return Verdict.NOT_VALID
     if center.high < 0:
         return Verdict.FAIL

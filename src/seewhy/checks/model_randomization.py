@@ -12,7 +12,18 @@ from scipy import stats
 from torch import Tensor
 
 from seewhy.checks.cascade import ORDERS, Cascade, Step, smoothed
-from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.result import (
+    MOST_EXCLUDED,
+    CheckResult,
+    Curve,
+    Null,
+    Score,
+    Verdict,
+    check,
+    excluded,
+    null_of,
+    score,
+)
 from seewhy.controls import edge_maps, random_maps
 from seewhy.data.geometry import resize
 from seewhy.errors import known_name, whole_number
@@ -28,7 +39,6 @@ STATISTICS = ("keep", "recalibrate")
 PAIRS = 200  # of maps that share nothing, for a null
 MOST_NETWORKS, LEAST_NETWORKS = 10, 3
 PARTNERS = 15  # other images that each one is compared with on one random network
-UNUSABLE = 0.1  # share of the images at any step above which the check is not valid
 BINS = 100  # of the histogram of a map's values: the default of the authors' code
 Prepared = Mapping[str, Tensor]  # similarity -> what it needs of some maps
 Alikes = Mapping[str, Tensor]  # similarity -> of each image, (N,); of pairs (pairs, N)
@@ -284,7 +294,7 @@ def _curves(run: _Run, similarities: Sequence[str], edges: Alikes, noise: Sequen
 def _verdict(signed: Score, lost: float, networks: int) -> Verdict:
     own, null = signed.interval, signed.null
     assert null is not None, "a similarity has a null"
-    if lost > UNUSABLE or not own.n:
+    if lost > MOST_EXCLUDED or not own.n:
         return Verdict.NOT_VALID
     if null.n < PAIRS or networks < LEAST_NETWORKS or math.isnan(own.low):
         return Verdict.NONE

@@ -18,6 +18,8 @@ from seewhy.model import VisionModel
 from seewhy.registry import Direction, Facts, enter_check
 from seewhy.target import Target
 
+MOST_EXCLUDED = 0.1  # share of the images that cannot be scored, above which a check is not valid
+
 
 class Verdict(StrEnum):
     """What a check says of a method on this model and these images."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seewhy.checks.result import CheckResult, Curve, Score, Verdict, check, excluded
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Curve, Score, Verdict, check, excluded
 from seewhy.checks.retraining import (
     Progress,
     Removal,
@@ -34,7 +34,6 @@ from seewhy.target import Target
 
 FRACTIONS = (0.1, 0.3, 0.5, 0.7, 0.9)
 SMALL = partial(train_small_network, epochs=12, until=1.0)
-SHARE_EXCLUDED = 0.1  # of the training or of the test images, above which the check is not valid
 UNIT = "share of the test images"
 
 
@@ -100,7 +99,7 @@ def roar(
     found = saved_ranks(where, depends_on, lambda: _ranks(model, data, test, target, maps, sign, seed))
     left_out, details = _left_out(found, data, test)
     details["accuracy_of_the_explained_network"] = float(correct(model, test).float().mean())
-    if max(details["unusable_training_maps"] / len(data.images), len(left_out) / len(test.images)) > SHARE_EXCLUDED:
+    if max(details["unusable_training_maps"] / len(data.images), len(left_out) / len(test.images)) > MOST_EXCLUDED:
         sentence = (
             f"{details['unusable_training_maps']} of {len(data.images)} training images and {len(left_out)} of "
             f"{len(test.images)} test images have no map that could be scored: nothing was trained."

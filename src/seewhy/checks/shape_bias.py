@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from seewhy.checks.result import CheckResult, Score, Verdict, check, score
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Score, Verdict, check, score
 from seewhy.errors import UsageError
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
@@ -100,7 +100,7 @@ def shape_bias(
     return CheckResult(
         "shape_bias",
         scores,
-        Verdict.NOT_VALID if broken > 0.1 * len(images) or not shape + texture else Verdict.NONE,
+        Verdict.NOT_VALID if broken > MOST_EXCLUDED * len(images) or not shape + texture else Verdict.NONE,
         f"Of {len(images) - len(excluded)} images with the shape of one class and the texture of another, {shape} were "
         f"decided by shape and {texture} by texture: shape bias {bias.interval}.",
         excluded=excluded,

@@ -9,7 +9,18 @@ from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.result import (
+    MOST_EXCLUDED,
+    CheckResult,
+    Curve,
+    Null,
+    Score,
+    Verdict,
+    check,
+    excluded,
+    null_of,
+    score,
+)
 from seewhy.controls import edge_maps, random_maps
 from seewhy.data.geometry import resize
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
@@ -266,7 +277,7 @@ def _score(name: str, values: Mapping[str, Tensor], null: Null, clusters: Sequen
 
 def _verdict(spearman: Score, why: Sequence[str]) -> Verdict:
     found, null = spearman.interval, spearman.null
-    if sum(map(bool, why)) > 0.1 * len(why):
+    if sum(map(bool, why)) > MOST_EXCLUDED * len(why):
         return Verdict.NOT_VALID
     if null is None or not null.n or math.isnan(found.low):
         return Verdict.NONE

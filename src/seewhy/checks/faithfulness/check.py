@@ -32,7 +32,7 @@ from seewhy.checks.faithfulness.sheet import (
     sensitivity_scores,
 )
 from seewhy.checks.faithfulness.units import Unit, units_of
-from seewhy.checks.result import CheckResult, Curve, Score, Verdict, check, excluded
+from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Curve, Score, Verdict, check, excluded
 from seewhy.errors import UsageError, known_name, whole_number
 from seewhy.maps import MapFunction, why_unusable
 from seewhy.model import VisionModel
@@ -43,7 +43,6 @@ from seewhy.target import Target
 PROTOCOLS = ("pixel_flipping", "insertion_deletion", "road", "average_drop", "infidelity", "sensitivity_n")
 PERTURBATIONS = ("removal", "noise")  # of infidelity
 NAMES = {"patch": "patches", "pixel": "pixels", "superpixel": "superpixels"}
-MOST_EXCLUDED = 0.1
 
 
 @check(
