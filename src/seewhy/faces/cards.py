@@ -42,7 +42,19 @@ def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, 
                 "cells": [cells.get(key, {"text": "", "verdict": ""}) for key in columns],
             }
         )
-    return {"columns": list(columns.values()), "lines": lines}
+    return {"columns": list(columns.values()), "lines": lines, "plots": _overlaid(found)}
+
+
+def _overlaid(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The first curve of each check with all methods in one picture, where they share their points."""
+    together: dict[tuple[Any, ...], list[Record]] = {}
+    for card in found:
+        for row in card["rows"]:
+            for curve in [c for c in row["curves"] if not c["control"]][:1]:
+                key = (row["title"], curve["x_name"], curve["y_name"], curve["name"], tuple(curve["x"]))
+                together.setdefault(key, []).append({**curve, "name": card["about"]["title"]})
+    drawn = [(f"{title}: {name}".replace("_", " "), g) for (title, _, _, name, _), g in together.items() if len(g) > 1]
+    return [{"title": title, "svg": plot(group), "legend": legend(group)} for title, group in drawn]
 
 
 def _compared(row: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -79,6 +91,7 @@ def _row(record: Record) -> dict[str, Any]:
         "sentence": record["sentence"],
         "scores": [_score(score) for score in record["scores"]],
         "plots": _plots(record["curves"]),
+        "curves": record["curves"],
         "excluded": _excluded(record["excluded"]),
         "settings": ", ".join(f"{name} = {_short(value)}" for name, value in record["settings"].items()),
         "cost": f"{record['forward_rows']} forward and {record['gradient_rows']} gradient rows, "

@@ -29,6 +29,8 @@ def plot(curves: Sequence[Curve]) -> str:
 
     parts = [_axis(low, high, at, str(curves[0]["y_name"]).replace("_", " "))]
     parts += _names(names, x[0], at)
+    middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
+    parts.append(f'<text x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(str(curves[0]["x_name"]))}</text>')
     for curve, places, (kind, _) in zip(curves, x, legend(curves), strict=True):
         parts.append(_line(curve["points"], places, at, kind))
     title = escape(f"{curves[0]['y_name']} over {curves[0]['x_name']}")
