@@ -1,5 +1,7 @@
 """What is caught at a layer is the layer's own output, whatever the network does with it afterwards."""
 
+import threading
+
 import pytest
 import torch
 from torch import nn
@@ -333,3 +335,25 @@ def test_buffers_that_two_modules_share_stay_shared_inside_the_guard():
     with capture.guard(net):
         assert net.bn2.twin is net.bn1.running_mean
     assert net.bn2.twin is net.bn1.running_mean
+
+
+def test_guards_of_two_threads_that_overlap_leave_compilation_as_it_was():
+    import torch._dynamo.eval_frame as compiler
+
+    opened, left = threading.Event(), threading.Event()
+    seen = []
+
+    def first():
+        with capture.guard(tiny_cnn()):
+            opened.wait(10)
+        seen.append(compiler._stance.stance)  # the other one is open still
+        left.set()
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with capture.guard(tiny_cnn()):
+        opened.set()
+        left.wait(10)
+    thread.join()
+    assert seen == ["force_eager"]
+    assert compiler._stance.stance == "default"

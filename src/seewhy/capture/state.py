@@ -4,6 +4,7 @@ import hashlib
 import operator
 import random
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[Version]:
     """
     with ExitStack() as stack:
         if "torch._dynamo" in sys.modules:  # else nothing is compiled; compiled code has forgotten its modules
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_as_written())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())
         for kind in ("cpu", "cuda", "mps"):  # the precision is ours to choose, not that of the code around the call
@@ -56,6 +57,28 @@ def guard(module: nn.Module, *, seed: int = 0) -> Iterator[Version]:
         stack.callback(state.restore)
         state.prepare()
         yield state.version
+
+
+_compiled = threading.Lock()
+_eager = ExitStack()
+_guards = 0  # that are open, in all threads
+
+
+@contextmanager
+def _as_written() -> Iterator[None]:
+    """Compiled code runs as it was written, until the last of all threads' guards is left: the switch is the process's."""
+    global _guards
+    with _compiled:
+        if not _guards:
+            _eager.enter_context(torch.compiler.set_stance("force_eager"))
+        _guards += 1
+    try:
+        yield
+    finally:
+        with _compiled:
+            _guards -= 1
+            if not _guards:
+                _eager.close()
 
 
 def version(module: nn.Module) -> Version:
