@@ -52,7 +52,8 @@ def explanations(model, method):
         slope = torch.autograd.grad(picked, kept[0])[0]
         cam = (slope.mean((2, 3), keepdim=True) * kept[0]).sum(1, keepdim=True)
         size = inputs.shape[2:]
-        return torch.nn.functional.interpolate(cam, size, mode="bilinear").detach().numpy()
+        drawn = torch.nn.functional.interpolate(cam, size, mode="bilinear").detach()
+        return drawn.abs().numpy()  # Quantus raises on maps that are negative everywhere; its time is the same
 
     return {"gradient": gradient, "grad_cam": grad_cam}[method]
 
