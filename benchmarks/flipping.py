@@ -50,8 +50,10 @@ def contestants(model, x, unit, steps):
     pixels = x[0, 0].numel()
     features = min((k for k in range(1, pixels + 1) if pixels % k == 0), key=lambda k: abs(pixels // k + 1 - wanted))
 
+    def given(_model, _x, target):
+        return Maps(maps, target, torch.zeros(len(x)), None)
+
     def ours():
-        given = lambda _model, _x, target: Maps(maps, target, torch.zeros(len(x)), None)  # noqa: E731
         return sw.checks.faithfulness(model, x, logit(classes), given, protocols=("pixel_flipping", "insertion_deletion"),
                                       unit=unit, steps=steps)  # fmt: skip
 

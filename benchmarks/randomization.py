@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import quantus
 import torch
 
 import seewhy as sw
@@ -26,8 +27,6 @@ from seewhy.similarity import rank_correlation
 from seewhy.target import PREDICTED
 
 warnings.filterwarnings("ignore")
-import quantus  # noqa: E402  # it warns on import
-
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks-checks.md"
 START, END = "<!-- randomization -->", "<!-- /randomization -->"
 STEPS = 5  # of Quantus in a round; every one runs the whole network
@@ -70,12 +69,12 @@ def quantus_steps(model, x, method, steps):
     def timed(**keywords):
         stamps.append(time.perf_counter())
         if len(stamps) > steps + 1:
-            raise Enough
+            raise EnoughError
         return explain(**keywords)
 
     def call():
         stamps.clear()
-        with suppress(Enough):
+        with suppress(EnoughError):
             metric(
                 model.module, z, classes, explain_func=timed, explain_func_kwargs={}, device="cpu", batch_size=len(x)
             )
@@ -83,7 +82,7 @@ def quantus_steps(model, x, method, steps):
     return call, stamps
 
 
-class Enough(Exception):  # noqa: N818  # not an error
+class EnoughError(Exception):
     """Ends Quantus's run after some of its steps, which all cost the same."""
 
 

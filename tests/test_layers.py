@@ -18,7 +18,7 @@ ORDER = [
     ["layers"],
     ["attention"],
     ["model"],
-    ["maps", "wrapping", "similarity", "intervals", "randomization"],
+    ["maps", "wrapping", "similarity", "intervals", "randomization", "identity"],
     ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
@@ -52,7 +52,7 @@ INSIDE = {
         ["extremal", "rectified", "cam_several", "cam_forward"],
     ],
     "explanation": [
-        ["inputs", "progress", "ending", "precision"],
+        ["inputs", "progress", "ending", "precision", "forecast"],
         ["result"],
         ["questions", "validity", "provenance"],
         ["run"],
@@ -75,7 +75,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "trust": [["binding", "documentation", "forecast", "identity", "setup"], ["card"], ["comparison"]],
+    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -18,10 +18,7 @@ BASELINES = {  # and why one would take it
     "blur": "the image without detail: colors stay, shapes show",
     "noise": "uniform noise: no color is favored; another seed gives another map",
 }
-FILLS = (
-    *BASELINES,
-    "blur_11x11",
-)  # the last one: kernel 11 x 11, sigma 5, the start of insertion in the RISE paper's code
+FILLS = (*BASELINES, "blur_11x11")  # the last: kernel 11 x 11, sigma 5, the start of insertion in the RISE paper's code
 PIXEL_BASELINES = ("black", "white", "noise")  # stated in pixel space: they need the network's bounds
 BLUR_SIGMA = 0.1  # of the shorter side: at 224 pixels 22, where no object keeps its shape
 

@@ -25,6 +25,11 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     return _products(_ranks(a), _ranks(b))
 
 
+def rank_correlation_table(a: Tensor, b: Tensor) -> Tensor:
+    """The same of every one of (g, ...) with every one of (m, ...): (g, m)."""
+    return _ranks(a) @ _ranks(b).T
+
+
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean structural similarity of maps (g, *grid), each divided by its largest |value|: (g,).
 

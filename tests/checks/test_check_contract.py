@@ -11,6 +11,7 @@ import seewhy as sw
 from nets import MEAN, STD, images, tiny_cnn
 from seewhy.registry import CHECKS
 from seewhy.target import PREDICTED
+from seewhy.trust import forecast_checks
 from test_contract import assert_nothing_left_behind, world
 
 sw.checks()  # fills the registry
@@ -38,7 +39,9 @@ def numbers(found):
 
 
 def same(a, b, tolerance):
-    flat = lambda found: [v for i, per in numbers(found).values() for v in (i.value, i.low, i.high, *per)]  # noqa: E731
+    def flat(found):
+        return [v for i, per in numbers(found).values() for v in (i.value, i.low, i.high, *per)]
+
     assert numbers(a).keys() == numbers(b).keys()
     for v, w in zip(flat(a), flat(b), strict=True):
         assert v == w or (math.isnan(v) and math.isnan(w)) or v == pytest.approx(w, rel=tolerance, abs=tolerance)
@@ -57,6 +60,38 @@ def test_a_check_says_what_it_found_with_everything_that_its_numbers_need(name):
     again = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert again["verdict"] in ("pass", "fail", "unclear", "no verdict", "not valid")
     assert str(found).startswith(name)
+
+
+@each_check
+def test_a_check_costs_no_more_rows_than_was_forecast(name):
+    model, settings = wrapped(), {name: SMALL[name](N)}
+    question, x = bound(name), images(N)
+    said = forecast_checks(model, question.info, question.keywords, x.shape[1:], N, [name], settings)
+    found = run(name, model, x=x)
+    assert found.forward_rows <= said[0]
+    assert found.gradient_rows <= said[1]
+
+
+PROTOCOLS = ("pixel_flipping", "insertion_deletion", "road", "average_drop", "infidelity", "sensitivity_n")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        *[("faithfulness", {"protocols": (one,), "samples": 3, "random_orders": 2}) for one in PROTOCOLS],
+        ("faithfulness", {"protocols": PROTOCOLS, "unit": "superpixel", "steps": 3}),
+        ("faithfulness", {"protocols": PROTOCOLS, "patch": 3, "samples": 2, "perturbation": "noise"}),
+        ("model_randomization", {"smooth": 2, "order": ("independent", "bottom_up")}),
+        ("model_randomization", {"statistics": "recalibrate"}),
+    ],
+    ids=str,
+)
+def test_other_settings_cost_no_more_rows_than_was_forecast_either(name, given):
+    model, x, question = wrapped(), images(N), bound(name)
+    said = forecast_checks(model, question.info, question.keywords, x.shape[1:], N, [name], {name: given})
+    found = CHECKS[name].function(model, x, PREDICTED, question, **given)
+    assert found.forward_rows <= said[0] <= 2 * found.forward_rows or not said[0]
+    assert found.gradient_rows <= said[1] <= 2 * found.gradient_rows
 
 
 @each_check
@@ -101,15 +136,18 @@ def test_the_registry_says_what_a_check_asks_what_it_needs_and_where_it_comes_fr
     assert not [n for n in info.needs if n not in info.parameters]
 
 
-@each_check
+READING = [
+    name for name in sorted(CHECKS) if name not in ("cost", "resolution")
+]  # the others ask nothing of the values
+
+
+@pytest.mark.parametrize("name", READING)
 def test_a_map_without_any_number_is_never_averaged(name):
     def broken(model, x, target):
         found = bound(name)(model, x, target)
         found.raw[0] = torch.nan
         return found
 
-    if name in ("cost", "resolution"):
-        return  # they ask nothing of the values
     found = run(name, maps=broken)
     assert all(math.isfinite(s.interval.value) or s.interval.n == 0 for s in found.scores)
     assert found.excluded or not found.scores or found.verdict in ("not valid", "no verdict")

@@ -92,7 +92,10 @@ def test_noise_drawn_anew_for_every_network_does_not_pass():
 
 def test_absolute_correlation_only_sees_the_zeros_of_the_input_and_then_nothing_is_decided():
     shown, _ = digits(1400, 1600)
-    train = lambda x, y, seed: drawn(seed, x, y)  # noqa: E731
+
+    def train(x, y, seed):
+        return drawn(seed, x, y)
+
     found = ask(sw.bind("gradient_x_input"), shown, train=train, accuracy=0.0)
     assert found["spearman"].interval.value == pytest.approx(0.008, abs=0.05)
     assert found["spearman_absolute"].interval.value == pytest.approx(0.907, abs=0.02)

@@ -125,8 +125,8 @@ def test_what_is_kept_between_steps_changes_no_number(method, monkeypatch):
     kept = run(sw.bind(method), n=3, order=several)
     monkeypatch.setattr("seewhy.capture.keeping.KEPT_BYTES", -1)
     plain = run(sw.bind(method), n=3, order=several)
-    points = lambda found: [p.value for c in found.curves for p in c.points]  # noqa: E731
-    assert points(kept) == points(plain)
+    of_kept, of_plain = ([p.value for c in found.curves for p in c.points] for found in (kept, plain))
+    assert of_kept == of_plain
 
 
 def test_orders_randomize_what_they_say():

@@ -15,8 +15,9 @@ from torch import nn
 
 import seewhy as sw
 from seewhy.checks import trainings
-from seewhy.checks.retraining import RECORD, Removal, Training, described, ranks_of, tied_share
+from seewhy.checks.retraining import RECORD, Removal, Training, ranks_of, tied_share
 from seewhy.controls import random_maps
+from seewhy.identity import described
 from seewhy.maps import Maps
 from seewhy.target import PREDICTED, logit
 

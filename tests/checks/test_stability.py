@@ -6,9 +6,9 @@ from scipy import ndimage
 
 import seewhy as sw
 from nets import images, linear, tiny_cnn
-from seewhy.checks.stability import ALL, MOVES, _augmented, _compared, _moved, _rank_correlations
+from seewhy.checks.stability import ALL, MOVES, _augmented, _compared, _moved
 from seewhy.maps import Maps
-from seewhy.similarity import rank_correlation
+from seewhy.similarity import rank_correlation, rank_correlation_table
 from seewhy.target import PREDICTED, logit
 
 MODEL = sw.wrap(tiny_cnn(), size=32, batch_size=8)
@@ -168,7 +168,7 @@ def test_the_copy_of_an_image_does_not_depend_on_its_neighbors():
 
 def test_the_table_of_correlations_has_the_pairs_on_its_diagonal():
     a, b = torch.rand(4, 6, 6).double(), torch.rand(4, 6, 6).double()
-    table = _rank_correlations(a.flatten(1), b.flatten(1))
+    table = rank_correlation_table(a.flatten(1), b.flatten(1))
     assert torch.allclose(table.diagonal(), rank_correlation(a, b))
     assert torch.allclose(table[1, 3], rank_correlation(a[1:2], b[3:4])[0])
 

@@ -7,8 +7,8 @@ import pytest
 from zoo import TINY, cat
 
 import seewhy as sw
+from seewhy.explanation import forecast as of_rows
 from seewhy.faces import words
-from seewhy.faces.cli import explain as command
 from seewhy.registry import METHODS
 
 sw.methods()
@@ -151,7 +151,7 @@ def test_a_logit_and_a_probability_stand_apart_on_the_page(seewhy, tmp_path):
 )
 def test_a_forecast_times_the_kind_of_row_that_is_spent(seewhy, monkeypatch, method, timed):
     kinds = []
-    monkeypatch.setattr(command, "_seconds_per_row", lambda network, gradient: kinds.append(gradient) or 0.5)
+    monkeypatch.setattr(of_rows, "seconds_per_row", lambda *_, gradient: kinds.append(gradient) or 0.5)
     code, out, _ = seewhy("explain", "cat.png", *TINY, "--method", method, "--dry-run", "--json")
     forecast = json.loads(out)
     assert (code, kinds) == (0, timed)

@@ -10,10 +10,10 @@ from nets import MEAN, STD, images, tiny_cnn
 from seewhy import runfolder
 from seewhy.checks import CheckResult, Score, read_result
 from seewhy.checks.result import Curve, Null, Verdict
+from seewhy.identity import identity
 from seewhy.intervals import Interval
 from seewhy.trust import card as module
 from seewhy.trust.documentation import FIELDS, documentation
-from seewhy.trust.identity import identity
 
 
 def model(**given):
@@ -131,3 +131,14 @@ def test_the_identity_of_a_call_depends_on_the_content_of_tensors_and_on_nothing
     assert identity([a]) != identity([a + 1])
     assert identity([a]) != identity([a.reshape(2, 2)])
     assert identity([len]) != identity([max])
+    assert identity([a.numpy()]) != identity([(a + 1).numpy()])
+
+
+def test_a_bound_method_is_told_from_another_and_what_it_remembers_is_no_part_of_it():
+    network, x = model(), images(2)
+    assert identity(sw.bind("gradient")) != identity(sw.bind("gradient", channels="l2"))
+    _, rows, question, found = module.explain_rows(network, x, [], sw.registry.find_method("gradient"), 1, None, 0, {})
+    kept = [
+        module.Remembered(sw.bind("gradient"), *part, ()) for part in ((rows, question, found), (x, question, found))
+    ]
+    assert identity(kept[0]) == identity(kept[1])

@@ -38,7 +38,7 @@ class _Alive(TorchDispatchMode):
     supports_higher_order_operators = True  # as any other operator
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch declares no types here
         self.now = self.peak = 0
         self.known: dict[int, weakref.ref[torch.UntypedStorage] | None] = {}
 

@@ -7,7 +7,6 @@ from itertools import combinations
 from typing import Any, Literal, get_args
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Null, Score, Verdict, check, excluded, null_of, score
@@ -17,7 +16,7 @@ from seewhy.intervals import Interval, interval
 from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
-from seewhy.similarity import rank_correlation
+from seewhy.similarity import rank_correlation, rank_correlation_table
 from seewhy.target import Target
 from seewhy.target.outputs import Task, on_scale
 
@@ -180,7 +179,7 @@ def _nulls(raws: Sequence[Tensor], tops: Sequence[Tensor], usable: Tensor) -> tu
     said = "maps of different images"
     if len(image) < 2:
         return null_of(torch.empty(0), said), null_of(torch.empty(0), said)
-    correlations = torch.corrcoef(torch.from_numpy(stats.rankdata(flat.numpy(), axis=1)))
+    correlations = rank_correlation_table(flat, flat)
     common = masks @ masks.T
     overlaps = common / (masks.sum(1)[:, None] + masks.sum(1)[None, :] - common)
     return null_of(correlations[of_images], said), null_of(overlaps[of_images], said)

@@ -7,7 +7,18 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Null, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.result import (
+    LEAST_PAIRS,
+    MOST_EXCLUDED,
+    CheckResult,
+    Null,
+    Score,
+    Verdict,
+    check,
+    excluded,
+    null_of,
+    score,
+)
 from seewhy.checks.training import Labeled, Train, correct, labeled, train_small_network, trained
 from seewhy.controls import edge_maps, random_maps
 from seewhy.errors import real_number, whole_number
@@ -16,7 +27,6 @@ from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
 from seewhy.target import Target
 
-PAIRS = 200  # of different images in the null, at least, where there are so many
 OTHER_IMAGES = "true twin's map of one image, permuted twin's map of another"
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
@@ -30,6 +40,7 @@ SIMILARITIES: dict[str, Similarity] = {
     title="Data randomization",
     question="does the map depend on what the labels taught?",
     cost="2 trainings and 2 maps an image, per run",
+    rows=lambda f: (2 * f["runs"] * f["n"], 0),
     paper="Adebayo et al. 2018, arXiv:1810.03292, section 3.2",
     needs=("train_images", "train_labels"),
 )
@@ -141,7 +152,7 @@ def _scores(
 def _null(measure: Similarity, true: Sequence[Tensor], permuted: Sequence[Tensor]) -> Null:
     """Each image with the next, with the one after it, ... until there are enough pairs, in every run."""
     n = len(true[0])
-    shifts = range(1, min(n, 1 + -(-PAIRS // max(1, n * len(true)))))
+    shifts = range(1, min(n, 1 + -(-LEAST_PAIRS // max(1, n * len(true)))))
     pairs = [measure(a, b.roll(shift, 0)) for a, b in zip(true, permuted, strict=True) for shift in shifts]
     return null_of(torch.cat(pairs) if pairs else torch.empty(0), OTHER_IMAGES)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from seewhy.checks.cascade import ORDERS, Cascade, Step, smoothed
 from seewhy.checks.result import (
+    LEAST_PAIRS,
     MOST_EXCLUDED,
     CheckResult,
     Curve,
@@ -31,12 +32,12 @@ from seewhy.intervals import interval
 from seewhy.maps import MapFunction, same_steps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.randomization import stages_of
+from seewhy.registry import Facts
 from seewhy.similarity import SIMILARITIES
 from seewhy.target import Target
 
 DEFAULT = ("spearman", "spearman_absolute", "ssim")
 STATISTICS = ("keep", "recalibrate")
-PAIRS = 200  # of maps that share nothing, for a null
 MOST_NETWORKS, LEAST_NETWORKS = 10, 3
 PARTNERS = 15  # other images that each one is compared with on one random network
 BINS = 100  # of the histogram of a map's values: the default of the authors' code
@@ -48,7 +49,7 @@ Alikes = Mapping[str, Tensor]  # similarity -> of each image, (N,); of pairs (pa
     title="Model randomization",
     question="does the map change when the weights are destroyed?",
     cost="for 10 stages 13 maps an image: one on the trained network, one a stage, one on each further random network",
-    rows=lambda f: (f["n"] * (f["stages"] * len(_orders(f["order"])) + f["networks"]), 0),
+    rows=lambda facts: _rows(facts),
     paper="Adebayo et al. 2018, arXiv:1810.03292, section 3.1; Hedstrom et al. 2024 (sMPRT, eMPRT); Binder et al. 2023, "
     "arXiv:2211.12486 (limits)",
 )
@@ -132,6 +133,13 @@ def model_randomization(
     )
 
 
+def _rows(facts: Facts) -> tuple[int, int]:
+    n, smooth, steps = facts["n"], facts["smooth"], facts["stages"] * len(_orders(facts["order"]))
+    steps += _networks(facts["networks"], math.ceil(n * (1 - MOST_EXCLUDED)))
+    calibrations = n * steps if facts["statistics"] == "recalibrate" else 0
+    return n * (steps + (smooth > 0)) * (1 + smooth), calibrations
+
+
 def _orders(order: str | Sequence[str]) -> tuple[str, ...]:
     return (order,) if isinstance(order, str) else tuple(order)
 
@@ -147,9 +155,9 @@ def _check(orders: Sequence[str], similarities: Sequence[str], statistics: str, 
 
 
 def _networks(asked: int, usable: int) -> int:
-    """How many random networks: more than asked for where few images need them to reach PAIRS, and can."""
+    """How many random networks: more than asked for where few images need them to reach LEAST_PAIRS, and can."""
     pairs = usable * min(max(usable - 1, 0), PARTNERS)
-    needed = math.ceil(PAIRS / pairs) if pairs else MOST_NETWORKS + 1
+    needed = math.ceil(LEAST_PAIRS / pairs) if pairs else MOST_NETWORKS + 1
     return max(asked, needed) if asked >= LEAST_NETWORKS and needed <= MOST_NETWORKS else asked
 
 
@@ -197,7 +205,7 @@ class _Alike:
         for shift in shifts:
             usable = self.usable & there.roll(-shift)
             for name in self.names:
-                if not SIMILARITIES[name].resized or shift <= math.ceil(PAIRS / (n * networks)):
+                if not SIMILARITIES[name].resized or shift <= math.ceil(LEAST_PAIRS / (n * networks)):
                     moved = {name: ready[name].roll(-shift, 0)}
                     rows[name].append(self._compared(name, self.trained, moved, usable))
             moved = {"spearman": ready["spearman"].roll(-shift, 0)}
@@ -296,7 +304,7 @@ def _verdict(signed: Score, lost: float, networks: int) -> Verdict:
     assert null is not None, "a similarity has a null"
     if lost > MOST_EXCLUDED or not own.n:
         return Verdict.NOT_VALID
-    if null.n < PAIRS or networks < LEAST_NETWORKS or math.isnan(own.low):
+    if null.n < LEAST_PAIRS or networks < LEAST_NETWORKS or math.isnan(own.low):
         return Verdict.NONE
     if own.low > null.high or own.low > 1 - 1e-9:
         return Verdict.FAIL
@@ -324,9 +332,7 @@ def _sentence(
         f"ones"
     )
     if verdict is Verdict.NONE:
-        few = (
-            f"{n} images on {networks} networks give {null.n} pairs for a null, {PAIRS} on {LEAST_NETWORKS} are needed"
-        )
+        few = f"{n} images on {networks} networks give {null.n} null pairs, {LEAST_PAIRS} on {LEAST_NETWORKS} are needed"
         return f"{told}; no verdict: {few}."
     told += f"; maps that share neither image nor weights have {null.median:.2g} [{null.low:.2g}, {null.high:.2g}]"
     told += _from_where(run, null) + "." + _disagreement(signed, scores, run)

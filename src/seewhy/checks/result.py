@@ -18,6 +18,7 @@ from seewhy.model import VisionModel
 from seewhy.registry import Direction, Facts, enter_check
 from seewhy.target import Target
 
+LEAST_PAIRS = 200  # of maps that share nothing, for a null
 MOST_EXCLUDED = 0.1  # share of the images that cannot be scored, above which a check is not valid
 
 

@@ -1,24 +1,22 @@
 """Remove and retrain: the trainings that it takes, what is removed, and the record that lets a killed run go on."""
 
-import hashlib
-import inspect
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seewhy import capture
 from seewhy.checks.training import Labeled, Train, correct, trained
 from seewhy.controls import random_maps
+from seewhy.identity import digest, identity
 from seewhy.model import VisionModel
+from seewhy.perturb import ranks
 
 RECORD = "trainings.jsonl"
 Sign = Literal["signed", "absolute"]
@@ -84,11 +82,7 @@ def ranks_of(values: Tensor, images: Tensor, sign: Sign, seed: int) -> Tensor:
     Equal values are ordered by chance, from `seed` and each image's own bytes.
     """
     flat = values.flatten(1).cpu()
-    flat = flat.abs() if sign == "absolute" else flat
-    shuffled = random_maps(images, seed).flatten(1).cpu().argsort(1)
-    order = shuffled.gather(1, flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True))
-    places = torch.arange(flat.shape[1], dtype=torch.int32).expand_as(order)
-    return torch.empty_like(order, dtype=torch.int32).scatter_(1, order, places)
+    return ranks(flat.abs() if sign == "absolute" else flat, random_maps(images, seed).flatten(1).cpu()).int()
 
 
 def tied_share(values: Tensor) -> float:
@@ -103,7 +97,7 @@ def retrain(
     jobs: Sequence[Training],
     train_data: Labeled,
     test_data: Labeled,
-    ranks: Mapping[str, tuple[Tensor, Tensor]],
+    ranks_by: Mapping[str, tuple[Tensor, Tensor]],
     removal: Removal,
     train: Train,
     seed: int,
@@ -113,10 +107,10 @@ def retrain(
 ) -> dict[Training, Retrained]:
     """Do every training that the folder has no record of, and note each one when it is finished.
 
-    ranks: per order those of the training and of the test images. A line of the record carries a hash of all that its
+    ranks_by: per order those of the training and of the test images. A line of the record carries a hash of all that its
     training depends on: images, labels, ranks, fraction, color, seed, the train function and its settings, torch's version.
     """
-    keys = _keys(jobs, train_data, test_data, ranks, removal, train, seed)
+    keys = _keys(jobs, train_data, test_data, ranks_by, removal, train, seed)
     path = None if folder is None else folder / RECORD
     lines = {} if path is None else _read(path)
     done = {job: _retrained(lines[keys[job]], len(test_data.labels)) for job in jobs if keys[job] in lines}
@@ -125,7 +119,7 @@ def retrain(
         if job in done:
             continue
         begun = time.perf_counter()
-        of_train, of_test = ranks["method" if job.order in ("mask_alone", "no_removal") else job.order]
+        of_train, of_test = ranks_by["method" if job.order in ("mask_alone", "no_removal") else job.order]
         shown = Labeled(removal.shown(train_data.images, of_train, job), train_data.labels)
         network = trained(train, shown, seed + job.run, like)
         right = correct(network, Labeled(removal.shown(test_data.images, of_test, job), test_data.labels))
@@ -142,7 +136,7 @@ def saved_ranks(folder: Path | None, depends_on: Any, find: Callable[[], dict[st
     if folder is None:
         return find()
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"ranks-{_hash(depends_on)[:16]}.pt"
+    path = folder / f"ranks-{identity(depends_on)[:16]}.pt"
     if path.exists():
         found: dict[str, Tensor] = torch.load(path, weights_only=True)
         return found
@@ -153,68 +147,26 @@ def saved_ranks(folder: Path | None, depends_on: Any, find: Callable[[], dict[st
     return found
 
 
-def described(value: Any) -> Any:
-    """What a function and its settings are, as plain values that are the same in another process.
-
-    Of a function its name and its source: what it reads from around it goes unseen.
-    """
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Tensor):
-        return digest(value)
-    if isinstance(value, nn.Module):
-        return capture.digest(value)
-    if isinstance(value, partial):
-        return [described(value.func), described(value.args), described(value.keywords)]
-    if isinstance(value, Mapping):
-        return {str(name): described(one) for name, one in value.items()}
-    if isinstance(value, Sequence):
-        return [described(one) for one in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: described(getattr(value, field.name)) for field in fields(value)}
-    if inspect.isfunction(value):
-        return [value.__module__, value.__qualname__, _source(value)]
-    return [type(value).__module__, type(value).__qualname__, described(getattr(value, "__dict__", {}))]
-
-
-def digest(values: Tensor) -> str:
-    """SHA-256 of a tensor's type, shape and bytes."""
-    found = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}".encode())
-    found.update(values.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def _source(function: Any) -> str:
-    try:
-        return inspect.getsource(function)
-    except OSError:  # typed in at a prompt: there is no file
-        return hashlib.sha256(function.__code__.co_code).hexdigest()
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(described(value), sort_keys=True).encode()).hexdigest()
-
-
 def _keys(
     jobs: Sequence[Training],
     train_data: Labeled,
     test_data: Labeled,
-    ranks: Mapping[str, tuple[Tensor, Tensor]],
+    ranks_by: Mapping[str, tuple[Tensor, Tensor]],
     removal: Removal,
     train: Train,
     seed: int,
 ) -> dict[Training, str]:
     """Control orders have the same keys whatever method is questioned: methods that share a folder share them."""
     data = [digest(part) for part in (train_data.images, train_data.labels, test_data.images, test_data.labels)]
-    common = [data, described(train), torch.__version__]
-    order = {name: [digest(part) for part in both] for name, both in ranks.items()}
+    common = [data, identity(train), torch.__version__]
+    order = {name: [digest(part) for part in both] for name, both in ranks_by.items()}
     found = {}
     for job in jobs:
         what: list[Any] = []
         if job.order != "no_removal":
             own = order["method" if job.order == "mask_alone" else job.order]
             what = [job.order == "mask_alone", own, job.fraction, removal.color, removal.keep]
-        found[job] = _hash([common, what, seed + job.run])
+        found[job] = identity([common, what, seed + job.run])
     return found
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 from torch.nn import functional
 
@@ -29,6 +28,7 @@ from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.registry import Direction
+from seewhy.similarity import rank_correlation_table
 from seewhy.target import Target, Task
 
 AUGMENTATIONS = {  # in pixel space
@@ -244,15 +244,7 @@ def _compared(clean: Tensor, copy: Tensor, name: str, size: Sequence[int]) -> tu
         inside = (_sources(size, *back).abs() <= most + 1e-9).all(-1)
         before, after = before[:, inside], after[:, inside]
     before, after = before.flatten(1), after.flatten(1)
-    return _rank_correlations(before, after), _relative(before, after)
-
-
-def _rank_correlations(a: Tensor, b: Tensor) -> Tensor:
-    """Spearman of every row of (N, P) with every row of (M, P): (N, M); ties by mean rank, NaN for a constant row."""
-    ranks = [torch.from_numpy(stats.rankdata(t.numpy(), axis=1)) for t in (a, b)]
-    centered = [r - r.mean(1, keepdim=True) for r in ranks]
-    x, y = (c / c.square().sum(1, keepdim=True).sqrt() for c in centered)
-    return x @ y.T
+    return rank_correlation_table(before, after), _relative(before, after)
 
 
 def _relative(before: Tensor, after: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from seewhy import capture
 from seewhy.beside import check_beside
 from seewhy.errors import RefusalError, UsageError
 from seewhy.explanation.ending import scale_of
+from seewhy.explanation.forecast import LayerChoice, rows_per_image
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.explanation.precision import compare, few_digits
 from seewhy.explanation.progress import drawn_progress
@@ -23,11 +24,9 @@ from seewhy.explanation.result import Explanation, Status
 from seewhy.explanation.validity import predictions_of, status_of, validity_of
 from seewhy.maps import Maps
 from seewhy.model import VisionModel
-from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method, forecast
-from seewhy.target import Target, probabilities, resolve, stand_in
+from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method
+from seewhy.target import Target, probabilities
 from seewhy.wrapping import bare
-
-LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
 
 
 def explain(
@@ -65,22 +64,7 @@ def explain(
             return sum(rows_per_image(model, info, x.shape[1:], target, layer, params)) * len(x)
 
         with drawn_progress(model, info.name, rows):
-            return explain_inputs(model, x, sources, info, target, layer, seed, params, beside)
-
-
-def explain_inputs(
-    model: VisionModel,
-    x: Tensor,
-    sources: list[Shown],
-    info: MethodInfo,
-    target: Any,
-    layer: LayerChoice,
-    seed: int,
-    params: dict[str, Any],
-    beside: Mapping[str, Tensor] | None = None,
-) -> Explanation:
-    """explain() for images that are read already: several methods on the same images decode them once."""
-    return explain_rows(model, x, sources, info, target, layer, seed, params, beside)[0]
+            return explain_rows(model, x, sources, info, target, layer, seed, params, beside)[0]
 
 
 def explain_rows(
@@ -94,7 +78,7 @@ def explain_rows(
     params: dict[str, Any],
     beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Explanation, Tensor, Target, Maps]:
-    """The same, with what the method was asked and what it gave: the image and the question of every row, and the maps."""
+    """explain() for images that are read already; with every row's image, question and map as the method had them."""
     keywords, device = check_call(info, target, layer, seed, params), x.device
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
@@ -172,20 +156,6 @@ def _check_integers(model: VisionModel, info: MethodInfo) -> None:
             f"this network computes with quantized integers at {', '.join(found[:3])}: no derivative exists there, and "
             f"{info.name} is refused. Methods that only ask what the network says work: {others}."
         )
-
-
-def rows_per_image(
-    model: VisionModel, info: MethodInfo, shape: Sequence[int], target: Any, layer: LayerChoice, params: dict[str, Any]
-) -> tuple[int, int]:
-    """(forward, gradient) rows per image at most, as the method declares them for this network and these parameters."""
-    facts: dict[str, Any] = {"axes": tuple(shape[1:])}
-    several = isinstance(target, list | tuple)
-    question = stand_in(model.task) if several else resolve(target, model.labels, model.task)
-    if info.needs_attention:
-        facts["blocks"] = model.attention(shape, question).calls
-    if info.needs_channels:
-        facts["channels"] = sum(found.channels for found in model.find_layers(layer, shape, question))
-    return forecast(info, {**facts, **params})
 
 
 def maps_of(

@@ -31,17 +31,8 @@ def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, 
                 columns.setdefault((row["check"], score["name"]), f"{row['title']}: {score['label']}")
     lines = []
     for card in found:
-        cells = {
-            (row["check"], score["name"]): {"text": score["value"], "verdict": row["verdict"]}
-            for row in card["rows"]
-            for score in row["scores"]
-        }
-        lines.append(
-            {
-                "method": card["about"]["title"],
-                "cells": [cells.get(key, {"text": "", "verdict": ""}) for key in columns],
-            }
-        )
+        values = {(row["check"], score["name"]): score["value"] for row in card["rows"] for score in row["scores"]}
+        lines.append({"method": card["about"]["title"], "values": [values.get(key, "") for key in columns]})
     return {"columns": list(columns.values()), "lines": lines, "plots": _overlaid(found)}
 
 
@@ -73,7 +64,7 @@ def comparison_rows(found: Sequence[Record]) -> tuple[list[str], list[list[str]]
     table = comparison(cards(records), least=1)
     if table is None:
         return [], []
-    texts = [[cell["text"].replace(" [", "\n[") for cell in line["cells"]] for line in table["lines"]]
+    texts = [[value.replace(" [", "\n[") for value in line["values"]] for line in table["lines"]]
     return table["columns"], [[line["method"], *row] for line, row in zip(table["lines"], texts, strict=True)]
 
 

@@ -3,7 +3,7 @@
 from seewhy.trust.binding import Bound, bind
 from seewhy.trust.card import DEFAULT, TrustCard, check, title
 from seewhy.trust.comparison import Comparison, compare
-from seewhy.trust.forecast import forecast_checks, seconds_per_row
+from seewhy.trust.forecast import forecast_checks
 from seewhy.trust.setup import label_indices
 
 __all__ = [
@@ -16,6 +16,5 @@ __all__ = [
     "compare",
     "forecast_checks",
     "label_indices",
-    "seconds_per_row",
     "title",
 ]

@@ -1,7 +1,7 @@
 """A method with its parameters bound and the model left free: what the checks question."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,8 @@ from seewhy.maps import Maps, select
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
 from seewhy.target import Target
+
+OTHERS = ("grad_cam", "gradient", "occlusion")
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,6 @@ class Bound:
             chosen["layer"] = found.layer
         return replace(self, keywords={**self.keywords, **chosen})
 
-    def seeded(self, seed: int) -> "Bound":
-        """The same with another seed, for methods that draw random numbers."""
-        keywords = {**self.keywords, "seed": seed} if self.info.seeded else self.keywords
-        return replace(self, keywords=keywords, seed=seed)
-
 
 def bind(method: str | MethodInfo, layer: Any = None, seed: int = 0, **params: Any) -> Bound:
     """A method bound to its parameters, for a check: `sw.checks.completeness(model, x, target, sw.bind("gradient"))`.
@@ -48,15 +45,23 @@ def bind(method: str | MethodInfo, layer: Any = None, seed: int = 0, **params: A
     return Bound(info, check_call(info, None, layer, seed, params), seed)
 
 
+def other_methods(info: MethodInfo, seed: int = 0) -> dict[str, Bound]:
+    """What agreement compares a method with, where nothing else is said: one method of each of three families."""
+    return {name: bind(name, seed=seed) for name in OTHERS if name != info.name}
+
+
 @dataclass(frozen=True)
 class Remembered:
-    """A bound method that does not compute again what it gave for the very same images, question and weights."""
+    """A bound method that does not compute again what it gave for the very same images, question and weights.
+
+    What it remembers is no part of what it is: it counts as the bound method.
+    """
 
     bound: Bound
-    images: Tensor
-    target: Target
-    maps: Maps
-    weights: tuple[tuple[int, float], ...]
+    images: Tensor = field(compare=False)
+    target: Target = field(compare=False)
+    maps: Maps = field(compare=False)
+    weights: tuple[tuple[int, float], ...] = field(compare=False)
 
     def __call__(self, model: VisionModel, images: Tensor, target: Target) -> Maps:
         """The maps that are known, or those of the bound method."""

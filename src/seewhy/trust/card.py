@@ -1,6 +1,5 @@
 """The trust card: one method on one model and these images, a row per check, each with its evidence."""
 
-import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,19 +14,19 @@ from seewhy.checks import CheckResult, Verdict, read_result
 from seewhy.errors import RefusalError, UsageError, known_name
 from seewhy.explanation import Explanation, explain_rows
 from seewhy.explanation.inputs import Images, Shown, read_inputs
+from seewhy.identity import identity
 from seewhy.model import VisionModel
 from seewhy.registry import CHECKLIST, CHECKS, MethodInfo, find_method
-from seewhy.trust.binding import Remembered, bind, weights_of
+from seewhy.trust.binding import Remembered, bind, other_methods, weights_of
 from seewhy.trust.documentation import documentation
-from seewhy.trust.forecast import COSTLY, FEW
-from seewhy.trust.identity import identity
+from seewhy.trust.forecast import COSTLY, FEW, check_needs
 from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
 DEFAULT = (*CHECKLIST, "faithfulness")
-OTHERS = ("grad_cam", "gradient", "occlusion")  # what agreement compares with, where nothing else is said
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
+DIGITS = 20  # of the hash by which cards and rows are kept
 Settings = Mapping[str, Mapping[str, Any]]
 Progress = Callable[[str, int, int], None]  # what is being done, checks done, checks in all
 
@@ -115,31 +114,43 @@ def check(
     the first 9 images and cost at 2; each row says its n. UsageError, before any work, for an unknown check or parameter.
     """
     info = find_method(method)
-    wanted, given = _wanted(only, boxes, masks), _settings(settings, boxes, masks)
-    if "agreement" in wanted:
-        others = {name: bind(name, seed=seed) for name in OTHERS if name != info.name}
-        given.setdefault("agreement", {}).setdefault("others", others)
-    _check_needs(wanted, given)
+    asked = prepared(info, _wanted(only, boxes, masks), seed, settings, boxes, masks)
     model = model if isinstance(model, VisionModel) else bare(model)
     x, sources = read_inputs(model, images)
     folder = None if out is None else runfolder.open_folder(out)
     setup = examined(model, x, labels, anyway=anyway)
-    with torch.inference_mode(False):
-        return _card(model, x, sources, info, target, layer, seed, params, wanted, given, setup, folder, progress)
+    return card_of(model, x, sources, info, target, layer, seed, params, asked, setup, folder, progress)
 
 
-def examined(model: VisionModel, images: Images, labels: Sequence[int | str] | None, *, anyway: bool) -> Setup | None:
+def prepared(
+    info: MethodInfo,
+    wanted: Sequence[str],
+    seed: int,
+    settings: Settings | None,
+    boxes: Any = None,
+    masks: Any = None,
+) -> dict[str, dict[str, Any]]:
+    """Of every check that is wanted its parameters; UsageError where there is no such check or parameter, or one lacks."""
+    of_checks = _settings(settings, boxes, masks)
+    given = {name: of_checks.get(name, {}) for name in wanted}
+    if "agreement" in given:
+        given["agreement"].setdefault("others", other_methods(info, seed))
+    check_needs(wanted, given)
+    return given
+
+
+def examined(model: VisionModel, x: Tensor, labels: Sequence[int | str] | None, *, anyway: bool) -> Setup | None:
     """What the network says of the labels, if there are any; RefusalError where they or the input look wrong."""
     if labels is None:
         return None
     with torch.inference_mode(False):
-        setup = examine_setup(model, read_inputs(model, images)[0], labels)
+        setup = examine_setup(model, x, labels)
     if setup.warning and not anyway:
         raise RefusalError(f"{setup.warning} Nothing was explained; anyway=True (--anyway) goes on.")
     return setup
 
 
-def _card(
+def card_of(
     model: VisionModel,
     x: Tensor,
     sources: list[Shown],
@@ -148,14 +159,14 @@ def _card(
     layer: Any,
     seed: int,
     params: dict[str, Any],
-    wanted: Sequence[str],
-    settings: Settings,
+    asked: Settings,
     setup: Setup | None,
     folder: Path | None,
-    progress: Progress | None,
+    progress: Progress | None = None,
 ) -> TrustCard:
+    """check() for images that are read already; asked: the parameters of every check that is wanted."""
     begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
-    tell(info.title, 0, len(wanted) + 1)
+    tell(info.title, 0, len(asked) + 1)
     explanation, rows_x, question, found = explain_rows(model, x, sources, info, target, layer, seed, params)
     maps = Remembered(bind(info, layer, seed, **params), rows_x, question, found, weights_of(model))
     about = _about(info, explanation, seed, setup)
@@ -163,12 +174,15 @@ def _card(
     if folder is not None:
         explanation.append_to(folder)
     rows: dict[str, CheckResult] = {}
-    for done, name in enumerate(wanted, 1):
-        tell(title(name), done, len(wanted) + 1)
-        given = settings.get(name, {})
-        key = identity([about["id"], name, given])
-        rows[key] = read_result(known[key]) if key in known else _row(model, name, maps, explanation, given, info)
-        if folder is not None and key not in known:
+    for done, (name, given) in enumerate(asked.items(), 1):
+        tell(title(name), done, len(asked) + 1)
+        key = identity([about["id"], name, given])[:DIGITS]
+        if key in known:
+            rows[key] = read_result(known[key])
+            continue
+        with torch.inference_mode(False):
+            rows[key] = _row(model, name, maps, explanation, given, info)
+        if folder is not None:
             _write(folder, key, about, rows[key])
     return TrustCard(about, rows, explanation, time.perf_counter() - begun)
 
@@ -185,10 +199,10 @@ def _about(info: MethodInfo, explanation: Explanation, seed: int, setup: Setup |
         "targets": explanation.target_text,
         "images": [explanation.sources[i].name for i in explanation.image_index],
         "seed": seed,
-        "setup": None if setup is None else setup.to_dict(),
         "provenance": explanation.provenance,
     }
-    return {"id": identity([about, explanation.images]), **about}
+    said = None if setup is None else setup.to_dict()  # of the labels: no map depends on them
+    return {"id": identity([about, explanation.images])[:DIGITS], **about, "setup": said}
 
 
 def _row(
@@ -221,19 +235,6 @@ def _wanted(only: str | Sequence[str] | None, boxes: Any, masks: Any) -> list[st
     for name in names:
         known_name("check", name, [*CHECKS, "documentation"])
     return names
-
-
-def _check_needs(wanted: Sequence[str], settings: Settings) -> None:
-    """UsageError, before any work, for a check that was asked for without what it needs."""
-    for name in wanted:
-        if name in CHECKS:
-            missing = [p for p, default in CHECKS[name].parameters.items() if default is inspect.Parameter.empty]
-            missing = [p for p in missing if p not in settings.get(name, {})]
-            if missing:
-                raise UsageError(
-                    f"the check {name} needs {', '.join(missing)}: settings={{{name!r}: {{{missing[0]!r}: ...}}}}, on the "
-                    "command line --training and --truth (roar, data_randomization)."
-                )
 
 
 def _settings(settings: Settings | None, boxes: Any, masks: Any) -> dict[str, dict[str, Any]]:

@@ -9,13 +9,13 @@ import numpy as np
 from scipy import stats
 from torch import nn
 
+from seewhy import runfolder
 from seewhy.errors import RefusalError, UsageError, real_number
-from seewhy.explanation import rows_per_image
+from seewhy.explanation import rows_per_image, seconds_per_row
 from seewhy.explanation.inputs import Images, read_inputs
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
-from seewhy.trust.card import Settings, TrustCard, check, examined
-from seewhy.trust.forecast import seconds_per_row
+from seewhy.trust.card import Settings, TrustCard, card_of, examined, prepared
 from seewhy.trust.setup import Setup
 from seewhy.wrapping import bare
 
@@ -39,9 +39,7 @@ class Comparison:
 
     cards: tuple[TrustCard, ...]
     left_out: dict[str, str]  # method -> why
-    disagreement: dict[
-        str, float
-    ]  # "metric a / metric b" -> Kendall correlation of the order in which they put the methods
+    disagreement: dict[str, float]  # "metric a / metric b" -> Kendall correlation of their orders of the methods
     setup: Setup | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -103,22 +101,23 @@ def compare(
     model = model if isinstance(model, VisionModel) else bare(model)
     if budget is not None:
         real_number("budget", budget, at_least=0, above=True)
-    per_row = None if budget is None else seconds_per_row(model, read_inputs(model, images)[0].shape[1:])
-    setup = examined(model, images, labels, anyway=anyway)
+    x, sources = read_inputs(model, images)
+    folder = None if out is None else runfolder.open_folder(out)
+    setup = examined(model, x, labels, anyway=anyway)
     cards: list[TrustCard] = []
     left_out: dict[str, str] = {}
+    over = {} if budget is None else _over_budget(model, infos, x.shape[1:], params or {}, budget)
     for done, info in enumerate(infos):
         if progress is not None:
             progress(info.title, done, len(infos))
+        if info.name in over:
+            left_out[info.name] = over[info.name]
+            continue
         own = dict((params or {}).get(info.name, {}))
+        asked = None if info.class_agnostic else target
         try:
-            why = "" if per_row is None or budget is None else _over_budget(model, info, images, own, per_row, budget)
-            if why:
-                left_out[info.name] = why
-                continue
-            asked = None if info.class_agnostic else target
-            card = check(model, images, info, only=COMPARED, target=asked, settings=settings, seed=seed, out=out, **own)
-            cards.append(card)
+            wanted = prepared(info, COMPARED, seed, settings)
+            cards.append(card_of(model, x, sources, info, asked, None, seed, own, wanted, None, folder))
         except RefusalError as error:
             left_out[info.name] = str(error)
     return Comparison(tuple(cards), left_out, _disagreement(cards), setup)
@@ -126,21 +125,26 @@ def compare(
 
 def _over_budget(
     model: VisionModel,
-    info: MethodInfo,
-    images: Images,
-    params: dict[str, Any],
-    per_row: tuple[float, float],
+    infos: Sequence[MethodInfo],
+    shape: Sequence[int],
+    params: Mapping[str, Mapping[str, Any]],
     budget: float,
-) -> str:
-    shape = read_inputs(model, images)[0].shape[1:]
-    forward, gradient = rows_per_image(model, info, shape, None, None, params)
-    seconds = forward * per_row[0] + gradient * per_row[1]
-    if seconds <= budget:
-        return ""
-    return (
-        f"a map takes about {seconds:.2g} s (at most {forward} forward and {gradient} gradient rows), the budget is "
-        f"{budget:g} s"
-    )
+) -> dict[str, str]:
+    """Of the methods of which a map takes longer, what it takes; one that is refused says so when it is run."""
+    each = {gradient: seconds_per_row(model, shape, gradient=gradient) for gradient in (False, True)}
+    found = {}
+    for info in infos:
+        try:
+            rows = rows_per_image(model, info, shape, None, None, dict(params.get(info.name, {})))
+        except RefusalError:
+            continue
+        seconds = rows[0] * each[False] + rows[1] * each[True]
+        if seconds > budget:
+            found[info.name] = (
+                f"a map takes about {seconds:.2g} s (at most {rows[0]} forward and {rows[1]} gradient rows), the budget is "
+                f"{budget:g} s"
+            )
+    return found
 
 
 def _disagreement(cards: Sequence[TrustCard]) -> dict[str, float]:

@@ -37,6 +37,7 @@ from seewhy.errors import UsageError, known_name, whole_number
 from seewhy.maps import MapFunction, why_unusable
 from seewhy.model import VisionModel
 from seewhy.perturb import FILLS, fill_images
+from seewhy.registry import Facts
 from seewhy.similarity import rank_correlation
 from seewhy.target import Target
 
@@ -49,7 +50,7 @@ NAMES = {"patch": "patches", "pixel": "pixels", "superpixel": "superpixels"}
     title="Faithfulness",
     question="does the score change where the map says that it should?",
     cost="one map and 65 forward rows an image; per fill 5 (steps - 1) + 1 for the curves and 6 for average drop",
-    rows=lambda f: (0, f["n"] * (1 + len(f["fills"]) * (5 * f["steps"] + 2))),
+    rows=lambda f: (0, f["n"] * _rows(f)),
     paper="Samek et al. 2017, arXiv:1509.06321; Petsiuk et al. 2018, arXiv:1806.07421; Tomsett et al. 2020, arXiv:1912.01451",
 )
 def faithfulness(
@@ -124,6 +125,31 @@ def faithfulness(
         excluded=excluded(why),
         details=details,
     )
+
+
+def _rows(facts: Facts) -> int:
+    """Forward rows an image: the clean one, and the changed ones of each protocol."""
+    protocols, fills, samples = facts["protocols"], len(facts["fills"]), facts["samples"]
+    curves = (4 + facts["random_orders"]) * (
+        facts["steps"] - 1
+    ) + 1  # most and least first, of the map and of the edges
+    spent: dict[str, int] = {
+        "pixel_flipping": fills * curves,
+        "insertion_deletion": 0 if "pixel_flipping" in protocols else fills * curves,  # the same pictures
+        "road": curves,
+        "average_drop": 6 * fills,  # two masks of the map, of the edges and of a random map
+        "infidelity": samples * (fills if facts["perturbation"] == "removal" else 1),
+        "sensitivity_n": samples * fills * _sizes(facts),
+    }
+    return 1 + sum(spent[protocol] for protocol in set(protocols))
+
+
+def _sizes(facts: Facts) -> int:
+    """How many of 1, 2, 4, ... lie below the number of units, at most."""
+    pixels: int = math.prod(facts["axes"])
+    most: dict[str, int] = {"pixel": pixels, "superpixel": 2 * facts["superpixels"]}
+    a_patch: int = 16 ** len(facts["axes"]) if facts["patch"] is None else pixels
+    return (most.get(facts["unit"], a_patch) - 1).bit_length()
 
 
 def _runs(asked: Subject, orders: Orders, protocols: Sequence[str]) -> dict[str, Curves]:

@@ -9,7 +9,7 @@ import typer
 
 from seewhy.faces.cli import options
 from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, UNUSABLE, progress_bar, result, result_json, say, table
-from seewhy.faces.cli.explain import FORECAST_ABOVE_SECONDS, TARGET, Skip, duration, find
+from seewhy.faces.cli.explain import TARGET, Skip, duration, find, finish, say_forecast
 
 if TYPE_CHECKING:
     from seewhy.checks import CheckResult
@@ -103,7 +103,7 @@ def check(
     }
     with kept_on_interrupt(out), progress_bar() as step:
         card = sw.check(network, readable, method, classes, only or None, progress=step, **asked, **given)
-    page = finish(out, skipped)
+    page = finish(out, readable, skipped)
     if as_json:
         result_json({**card.to_dict(), "skipped": skipped, "page": str(page)})
     else:
@@ -204,7 +204,6 @@ def add_data(
         "train_labels": label_indices(names, len(names), known, len(known)),
     }
     tested = {
-        "test_images": read_inputs(network, list(paths))[0],
         "test_labels": label_indices(classes, len(classes), known, len(known)),
         "folder": out / "trainings",
     }
@@ -226,7 +225,7 @@ def estimate(
     """Say how many rows and minutes the checks will take, where that is long or is all that is asked: then True."""
     from seewhy.errors import RefusalError
     from seewhy.registry import find_method
-    from seewhy.trust import forecast_checks, seconds_per_row
+    from seewhy.trust import forecast_checks
 
     shape = network.input_shape()
     if "roar" in checks and "roar" in settings:
@@ -238,17 +237,7 @@ def estimate(
         except RefusalError:  # said with its reason when it is run
             continue
         forward, gradient = forward + rows[0], gradient + rows[1]
-    each = seconds_per_row(network, shape)
-    seconds = forward * each[0] + gradient * each[1]
-    text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
-    if dry_run and as_json:
-        result_json(
-            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
-        )
-    elif dry_run:
-        result(f"{images} images: {text}")
-    elif seconds > FORECAST_ABOVE_SECONDS:
-        say(text)
+    say_forecast(network, images, forward, gradient, dry_run=dry_run, as_json=as_json)
     return dry_run
 
 
@@ -259,17 +248,6 @@ def say_trainings(network: "VisionModel", given: dict[str, Any]) -> None:
     named = {name: given[name] for name in ("fractions", "mask_alone", "train", "runs", "seed") if name in given}
     count, seconds = roar_forecast(network, given["train_images"], given["train_labels"], **named)
     say(f"ROAR: {count} trainings, about {duration(seconds)}; finished ones are kept")
-
-
-def finish(out: Path, skipped: Sequence[Skip]) -> Path:
-    """Write the skipped images into run.json and render the page."""
-    import seewhy as sw
-    from seewhy.runfolder import read_run, write_run
-
-    now = {item["path"] for item in skipped}
-    earlier = [item for item in read_run(out)["skipped"] if item["path"] not in now]
-    write_run(out, {"skipped": [*earlier, *skipped]})
-    return sw.report(out).resolve()
 
 
 def show_setup(setup: dict[str, Any] | None) -> None:

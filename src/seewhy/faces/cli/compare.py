@@ -11,13 +11,12 @@ from seewhy.faces.cli.check import (
     TRUTH,
     check_settings,
     estimate,
-    finish,
     kept_on_interrupt,
     readable_images,
     show_setup,
 )
 from seewhy.faces.cli.console import DONE, SKIPPED, progress_bar, result, result_json, say, table
-from seewhy.faces.cli.explain import TARGET
+from seewhy.faces.cli.explain import TARGET, finish
 
 if TYPE_CHECKING:
     from seewhy.trust import Comparison
@@ -82,7 +81,7 @@ def compare(
     }
     with kept_on_interrupt(out), progress_bar() as step:
         found = sw.compare(network, readable, names, seconds, labels=classes, progress=step, **asked)
-    page = finish(out, skipped)
+    page = finish(out, readable, skipped)
     if as_json:
         result_json({**found.to_dict(), "skipped": skipped, "page": str(page)})
     else:

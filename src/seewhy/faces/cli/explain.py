@@ -1,6 +1,5 @@
 """seewhy explain."""
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,10 +77,10 @@ def explain(
             for first in range(0, len(paths), GROUP):
                 skipped += work.explain(paths[first : first + GROUP])
     except KeyboardInterrupt:
-        work.finish(paths, skipped)
+        finish(out, paths, skipped)
         say(f"interrupted: {len(work.records)} rows are kept in {out}, its page shows them.")
         raise typer.Exit(INTERRUPTED) from None
-    page = work.finish(paths, skipped)
+    page = finish(out, paths, skipped)
     show(work.records, skipped, page, as_json=as_json)
     if not work.records:
         raise typer.Exit(UNUSABLE)
@@ -158,21 +157,28 @@ def forecast(
         own, own_layer = own_settings(info, given, layer)
         rows = rows_per_image(network, info, network.input_shape(), target, own_layer, own)
         forward, gradient = forward + images * rows[0], gradient + images * rows[1]
+    say_forecast(network, images, forward, gradient, dry_run=dry_run, as_json=as_json)
+    return forward + gradient
+
+
+def say_forecast(
+    network: "VisionModel", images: int, forward: int, gradient: int, *, dry_run: bool, as_json: bool
+) -> None:
+    """Rows and minutes, where they are many or all that is asked."""
+    from seewhy.explanation import seconds_of
+
     if not dry_run and forward + gradient < ROWS_TO_FORECAST:
-        return forward + gradient
-    estimate = sum(
-        n * _seconds_per_row(network, with_gradient) for n, with_gradient in ((forward, False), (gradient, True)) if n
-    )
-    text = f"at most {forward} forward and {gradient} gradient rows, about {duration(estimate)} on {network.device}"
+        return
+    seconds = seconds_of(network, network.input_shape(), forward, gradient)
+    text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
     if dry_run and as_json:
         result_json(
-            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(estimate, 1)}
+            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
         )
     elif dry_run:
         result(f"{images} images: {text}")
-    elif estimate > FORECAST_ABOVE_SECONDS or forward + gradient >= images * LONG:
+    elif seconds > FORECAST_ABOVE_SECONDS or forward + gradient >= images * LONG:
         say(text)
-    return forward + gradient
 
 
 def _counter(step: "Step", rows: int) -> Callable[[int], None]:
@@ -216,7 +222,7 @@ class Work:
         import torch
 
         from seewhy.errors import ImageError
-        from seewhy.explanation import explain_inputs
+        from seewhy.explanation import explain_rows
         from seewhy.explanation.inputs import read_inputs
 
         read: list[tuple[Tensor, Shown]] = []
@@ -231,29 +237,30 @@ class Work:
             x, shown = torch.cat([x for x, _ in read]), [source for _, source in read]
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
-                found = explain_inputs(self.network, x, shown, info, self.target, layer, self.seed, own)
+                found = explain_rows(self.network, x, shown, info, self.target, layer, self.seed, own)[0]
                 self.records += found.append_to(self.out, on_photo=self.on_photo)
         return skipped
 
-    def finish(self, paths: Sequence[Path], skipped: Sequence[Skip]) -> Path:
-        """Write the skipped images into run.json (those of earlier runs stay listed) and render the page."""
-        import seewhy as sw
-        from seewhy.runfolder import read_run, write_run
 
-        now = {str(path) for path in paths} | {item["path"] for item in skipped}
-        earlier = [item for item in read_run(self.out)["skipped"] if item["path"] not in now]
-        write_run(self.out, {"skipped": [*earlier, *skipped]})
-        return sw.report(self.out)
+def finish(out: Path, paths: Sequence[Path], skipped: Sequence[Skip]) -> Path:
+    """Write the skipped images into run.json (those of earlier runs stay listed) and render the page."""
+    import seewhy as sw
+    from seewhy.runfolder import read_run, write_run
+
+    now = {str(path) for path in paths} | {item["path"] for item in skipped}
+    earlier = [item for item in read_run(out)["skipped"] if item["path"] not in now]
+    write_run(out, {"skipped": [*earlier, *skipped]})
+    return sw.report(out).resolve()
 
 
 def show(records: Sequence[dict[str, Any]], skipped: Sequence[Skip], page: Path, *, as_json: bool) -> None:
     """The result on stdout, what was skipped on stderr."""
     if as_json:
-        result_json({"rows": records, "skipped": skipped, "page": str(page.resolve())})
+        result_json({"rows": records, "skipped": skipped, "page": str(page)})
     else:
         rows = [(Path(r["image"]["name"]).name, r["method"], _explained(r), r["status"], _trust(r)) for r in records]
         table(("image", "method", "explained", "status", "evidence"), rows)
-        result(str(page.resolve()))
+        result(str(page))
     for item in skipped:
         say(f"skipped: {item['reason']}")
     if skipped:
@@ -297,20 +304,6 @@ def _trust(record: dict[str, Any]) -> str:
 
 def _skip(path: Path, error: Exception) -> Skip:
     return {"path": str(path), "reason": str(error)}
-
-
-def _seconds_per_row(network: "VisionModel", with_gradient: bool) -> float:
-    import torch
-
-    from seewhy.forms import probe_images
-    from seewhy.target import stand_in
-
-    x = probe_images(network.input_shape())[:1].to(network.device)
-    run = network.input_gradients if with_gradient else network.answer
-    for _ in range(2):  # the first one warms up
-        begun = time.perf_counter()
-        run(x, stand_in(network.task), torch.zeros(1, dtype=torch.long, device=network.device))
-    return time.perf_counter() - begun
 
 
 def duration(seconds: float) -> str:
