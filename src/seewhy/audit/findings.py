@@ -1,0 +1,198 @@
+"""What was tried, as sentences that an engineer can act on, with their numbers."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seewhy.audit.candidate import KINDS, Candidate
+from seewhy.audit.confirm import Trial, interval_of, probability_changes
+from seewhy.intervals import Interval
+from seewhy.model import VisionModel
+
+SHOWN_OUTPUTS = 5  # of a finding that moves many
+SIGNIFICANT_DIGITS = 3
+MARKED = 0.9  # quantile
+Record = dict[str, Any]
+
+
+def finding_of(model: VisionModel, trial: Trial, names: Sequence[str], paths: Sequence[str]) -> Record:
+    """One trial as it stands in findings.json: confirmed with the outputs that it moves, refuted, or untested."""
+    candidate, moved = trial.candidate, trial.confirmed()
+    status = "untested" if trial.why_untested else "confirmed" if moved else "refuted"
+    shown = moved[:SHOWN_OUTPUTS]
+    if not moved and not trial.why_untested:
+        shown = [int(trial.effect.abs().argmax())]
+    effects = [one for k in shown for one in _effects(model, trial, k, names)]
+    p = min((float(trial.p_adjusted[k]) for k in shown), default=math.nan)
+    size = trial.held.images.shape[2:]
+    found: Record = {
+        "id": _id(candidate, [names[k] for k in shown]),
+        "kind": candidate.kind,
+        "name": candidate.name,
+        "outputs": [names[k] for k in shown],
+        "where": None if candidate.where is None else _fractions(candidate.where, (size[0], size[1])),
+        "status": status,
+        "effect": effects,
+        "p_adjusted": p if math.isfinite(p) else None,
+        "suspicion": list(candidate.suspicion),
+        "images": [paths[i] for i in candidate.shows.nonzero().flatten().tolist()],
+        "details": dict(candidate.details),
+    }
+    return {**found, "sentence": _sentence(found, trial)}
+
+
+def _effects(model: VisionModel, trial: Trial, k: int, names: Sequence[str]) -> list[Record]:
+    """What pasting, its control and removing did to one output, in logits or the score, and as a probability."""
+    unit = "score" if model.task == "regression" else "logit"
+    removed = _best_removal(trial, k)
+    rows = [_effect(names[k], unit, trial, k, trial.pasted, trial.control, removed)]
+    likely = [
+        None if changes is None or not len(index) else probability_changes(model, trial.held, index, changes)
+        for index, changes in ((trial.plain, trial.pasted), (trial.plain, trial.control), (trial.marked, removed))
+    ]
+    if likely[0] is not None and likely[1] is not None:
+        column = min(k, likely[0].shape[1] - 1)
+        rows.append(_effect(names[k], "probability", trial, column, likely[0], likely[1], likely[2]))
+    return rows
+
+
+def _effect(
+    output: str, unit: str, trial: Trial, k: int, pasted: Tensor, control: Tensor, removed: Tensor | None
+) -> Record:
+    found: Record = {
+        "output": output,
+        "unit": unit,
+        "n": len(pasted),
+        "pasted": _numbers(interval_of(pasted[:, k], trial.scenes)) if len(pasted) else None,
+        "control": _numbers(interval_of(control[:, k], trial.scenes)) if len(control) else None,
+        "removed": None if removed is None or not len(removed) else _numbers(interval_of(removed[:, k], trial.scenes_marked)),
+    }
+    if unit != "probability":
+        found["unrelated"] = {"largest": _round(trial.chance), "pieces": len(trial.unrelated)}
+        found["fills"] = {
+            name: _numbers(interval_of(change[:, k], trial.scenes_marked)) for name, change in trial.removed.items()
+        }
+    return found
+
+
+def _best_removal(trial: Trial, k: int) -> Tensor | None:
+    """By the fill that undoes most: another one may leave something behind."""
+    sign = -float(trial.effect[k].sign())
+    return max(trial.removed.values(), key=lambda change: sign * float(change[:, k].mean()), default=None)
+
+
+def _numbers(found: Interval) -> Record:
+    return {name: None if v is None or isinstance(v, int) else _round(v) for name, v in found.to_dict().items() if name != "n"} | {
+        "n": found.n,
+        "clusters": found.clusters,
+    }
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{SIGNIFICANT_DIGITS + 1}g}")
+
+
+def _sentence(found: Record, trial: Trial) -> str:
+    candidate = trial.candidate
+    if found["status"] == "untested":
+        return f"{_upper(candidate.name)} could not be tested: {trial.why_untested}."
+    effect = found["effect"][0]
+    pasted, removed = effect["pasted"], effect["removed"]
+    does = "changes" if found["status"] == "refuted" else "raises" if pasted["value"] > 0 else "lowers"
+    amount = f"{abs(pasted['value']) if found['status'] == 'confirmed' else pasted['value']:.3g} {_unit(effect)}"
+    said = (
+        f"{'putting it' if candidate.kind != 'whole_image' else 'giving this'} to {pasted['n']} held-out images {does} "
+        f"{effect['output']} by {amount}{_range(pasted)}, where {effect['unrelated']['pieces']} unrelated changes of the same "
+        f"size and energy reach {effect['unrelated']['largest']:.3g} at most"
+    )
+    if removed is not None:
+        said += f"; taking it from {removed['n']} changes {effect['output']} by {removed['value']:.3g}{_range(removed)}"
+    if found["status"] == "refuted":
+        return f"{_upper(candidate.name)} was found, but the model does not rely on it: {said}."
+    return f"The model relies on {candidate.name}: {said}."
+
+
+def _unit(effect: Record) -> str:
+    return {"logit": "logits", "score": "points", "probability": "in probability"}[effect["unit"]]
+
+
+def _range(numbers: Record) -> str:
+    return "" if numbers["low"] is None else f" [{numbers['low']:.3g}, {numbers['high']:.3g}]"
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _id(candidate: Candidate, outputs: Sequence[str]) -> str:
+    said = f"{candidate.kind} {sorted(outputs)[:1]} ".encode() + candidate.appearance
+    return hashlib.sha256(said).hexdigest()[:12]
+
+
+def _fractions(box: tuple[int, int, int, int], size: tuple[int, int]) -> list[float]:
+    top, left, bottom, right = box
+    return [round(v, 4) for v in (left / size[1], top / size[0], right / size[1], bottom / size[0])]
+
+
+def merged(found: Sequence[Record]) -> list[Record]:
+    """One finding for what several trials say: the strongest of a kind and place, or of a statistic; mirrors go into it."""
+    kept: list[Record] = []
+    for one in sorted(found, key=_strength, reverse=True):
+        same = next((other for other in kept if one["status"] == other["status"] and _same(one, other)), None)
+        if same is None:
+            kept.append(one)
+        else:
+            same["outputs"] += [name for name in one["outputs"] if name not in same["outputs"]]
+            same["details"].setdefault("also", []).append(one["sentence"])
+    return kept
+
+
+def _strength(found: Record) -> tuple[bool, bool, float]:
+    effect = found["effect"][0]["pasted"] if found["effect"] else None
+    return found["status"] == "confirmed", found["kind"] == "local_pattern", abs(effect["value"]) if effect else 0.0
+
+
+def _same(a: Record, b: Record) -> bool:
+    if a["kind"] == b["kind"] == "whole_image":
+        return bool(a["details"].get("statistic") == b["details"].get("statistic"))
+    if a["where"] is None or b["where"] is None:
+        return False
+    x0, y0, x1, y1 = (f(p, q) for f, p, q in zip((max, max, min, min), a["where"], b["where"], strict=True))
+    shared = max(0.0, x1 - x0) * max(0.0, y1 - y0)
+    smaller = min((w[2] - w[0]) * (w[3] - w[1]) for w in (a["where"], b["where"]))
+    return shared > 0.5 * smaller
+
+
+def detectable(trials: Sequence[Trial], names: Sequence[str], unit: str) -> Record:
+    """Per kind the smallest effect that this many images would have shown: what unrelated changes reach."""
+    found: Record = {}
+    for kind in KINDS:
+        tried = [t for t in trials if t.candidate.kind == kind and not t.why_untested and len(t.unrelated)]
+        if tried:
+            largest = max(tried, key=lambda t: t.chance)
+            n = len(largest.plain)
+            found[kind] = [{"value": _round(largest.chance), "unit": unit, "n": n, "outputs": len(names)}]
+    return found
+
+
+def facts_of_metadata(shows: Tensor, metadata: Sequence[dict[str, str]]) -> list[str]:
+    """With which values of the data set's columns a pattern goes, where nine of ten of one value show it and few others."""
+    facts = []
+    columns = sorted({name for one in metadata for name in one})
+    for column in columns:
+        values = [one.get(column) for one in metadata]
+        for value in sorted({v for v in values if v is not None}):
+            own = torch.tensor([v == value for v in values])
+            if int(own.sum()) < 3 or int((~own).sum()) < 3:
+                continue
+            inside, outside = (float(shows[chosen].float().mean()) for chosen in (own, ~own))
+            if inside - outside > 0.5:
+                facts.append(
+                    f"it goes with {column} = {value}: {100 * inside:.0f} % of its {int(own.sum())} examined images show it, "
+                    f"{100 * outside:.0f} % of the others"
+                )
+    return facts

@@ -1,0 +1,185 @@
+"""A mark that lies over pictures: what it looks like, and how it is laid over one picture and taken from another."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage, stats
+from torch import Tensor
+from torch.nn import functional
+
+from seewhy.audit.candidate import Box
+from seewhy.errors import MissingExtraError
+
+FEWEST = 8  # images on either side from which opacity is estimated; with fewer a mark counts as opaque
+OPAQUE = 0.9  # from here on nothing of the picture is left to be found below a mark
+MARGIN = 2  # pixels
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Opacity and color of a mark: x becomes (1 - opacity) x + paint."""
+
+    opacity: Tensor  # (h, w) in [0, 1]
+    paint: Tensor  # (C, h, w): opacity times the mark's color
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.opacity.shape[0], self.opacity.shape[1]
+
+
+def estimate_mark(marked: Tensor, plain: Tensor, inside: Tensor) -> Mark:
+    """The mark that all of `marked` (m, C, h, w) have at this place and none of `plain` (n, C, h, w) has.
+
+    Over different pictures a mark of opacity a and color c leaves mean (1 - a) mu + a c and standard deviation (1 - a) s,
+    mu and s those of the pictures without it: both are read off, pixel by pixel. inside: (h, w) bool.
+    """
+    mean, spread = marked.mean(0), marked.std(0).square().mean(0).sqrt()
+    below, usual = plain.mean(0), plain.std(0).square().mean(0).sqrt()
+    if len(marked) < FEWEST or len(plain) < FEWEST:
+        opacity = inside.float()
+    else:
+        ratio = _smooth(spread) / _smooth(usual).clamp_min(1e-3)
+        opacity = (1 - ratio).clamp(0, 1) * inside
+    opacity = torch.where(opacity > OPAQUE, 1.0, opacity)
+    paint = (mean - (1 - opacity) * below) * inside
+    return Mark(opacity, torch.minimum(torch.maximum(paint, torch.zeros(())), opacity.expand_as(paint).clamp_min(0)))
+
+
+def differing(marked: Tensor, plain: Tensor, inside: Tensor) -> Tensor:
+    """Where images with and without a mark differ: (h, w) bool, inside of where it was looked for.
+
+    Welch's t of every pixel and channel, at the level 0.05 over the number of them; gaps of a pixel or two are closed.
+    """
+    error = (marked.var(0) / len(marked) + plain.var(0) / len(plain)).sqrt().clamp_min(1e-4)
+    t = ((marked.mean(0) - plain.mean(0)) / error).abs().amax(0)
+    least = float(stats.norm.isf(0.05 / (2 * marked[0].numel())))
+    found = torch.from_numpy(ndimage.binary_closing(np.pad((t > least).numpy(), 2), iterations=2)[2:-2, 2:-2]) & inside
+    return found if bool(found.any()) else inside
+
+
+def laid(x: Tensor, mark: Mark, corners: Tensor) -> Tensor:
+    """Images (n, C, H, W) with the mark over each, its upper left pixel at corners (n, 2): row, column."""
+    out = x.clone()
+    height, width = mark.size
+    for one, (top, left) in zip(out, corners.tolist(), strict=True):
+        part = one[:, top : top + height, left : left + width]
+        part.copy_(((1 - mark.opacity) * part + mark.paint).clamp(0, 1))
+    return out
+
+
+def lifted(x: Tensor, mark: Mark, corners: Tensor) -> Tensor:
+    """Images with the mark taken off: what lay below it, (x - paint) / (1 - opacity); inpainted where it is opaque."""
+    out = x.clone()
+    height, width = mark.size
+    solid = mark.opacity >= OPAQUE
+    kept = (1 - mark.opacity).clamp_min(1 - OPAQUE)
+    for k, (top, left) in enumerate(corners.tolist()):
+        part = out[k, :, top : top + height, left : left + width]
+        part.copy_(((part - mark.paint) / kept).clamp(0, 1))
+        if bool(solid.any()):
+            hole = torch.zeros(x.shape[2:], dtype=torch.bool)
+            hole[top : top + height, left : left + width] = solid
+            out[k] = inpainted(out[k : k + 1], hole)[0]
+    return out
+
+
+def closed(x: Tensor, mark: Mark, corners: Tensor) -> Tensor:
+    """Images with everything under the mark inpainted, also what shines through it."""
+    out = x.clone()
+    height, width = mark.size
+    for k, (top, left) in enumerate(corners.tolist()):
+        hole = torch.zeros(x.shape[2:], dtype=torch.bool)
+        hole[top : top + height, left : left + width] = mark.opacity > 0
+        out[k] = inpainted(x[k : k + 1], hole)[0]
+    return out
+
+
+def inpainted(x: Tensor, hole: Tensor) -> Tensor:
+    """Images (n, C, H, W) with a hole (H, W) closed from its surroundings: scikit-image's biharmonic surface.
+
+    MissingExtraError without scikit-image.
+    """
+    try:
+        from skimage.restoration import inpaint_biharmonic
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("scikit-image", "audit", "taking a mark off a picture") from error
+    mask = hole.numpy()
+    closed = [inpaint_biharmonic(one.permute(1, 2, 0).numpy(), mask, channel_axis=-1) for one in x.cpu()]
+    return torch.from_numpy(np.stack(closed)).permute(0, 3, 1, 2).to(x).clamp(0, 1)
+
+
+def random_mark(mark: Mark, like: Tensor, energy: float, k: int, seed: int) -> Mark:
+    """A piece of some picture in the shape of a mark: the k-th of those that have nothing of it.
+
+    like: pictures (n, C, H, W) to cut from. energy: root mean square change that it makes on them, as the mark's own.
+    """
+    generator = torch.Generator().manual_seed(seed * 1009 + k)
+    height, width = mark.size
+    source = like[int(torch.randint(len(like), (1,), generator=generator))]
+    tall, wide = source.shape[1:]
+    top = int(torch.randint(max(1, tall - height + 1), (1,), generator=generator))
+    left = int(torch.randint(max(1, wide - width + 1), (1,), generator=generator))
+    piece = source[:, top : top + height, left : left + width]
+    piece = functional.interpolate(piece[None], size=(height, width), mode="bilinear", align_corners=False)[0]
+    if float(torch.rand((), generator=generator)) < 0.5:
+        piece = 1 - piece  # as often dark on light as light on dark
+    support = (mark.opacity > 0).float()
+    mean = (piece * support).sum((1, 2), keepdim=True) / support.sum().clamp_min(1)
+    return _of_energy(mark.opacity, mean, piece, like, energy)
+
+
+def _of_energy(opacity: Tensor, mean: Tensor, piece: Tensor, like: Tensor, energy: float) -> Mark:
+    """The piece with its contrast, then its opacity, raised until it changes pictures as much as asked."""
+    height, width = opacity.shape
+    below = functional.interpolate(like, size=(height, width), mode="bilinear", align_corners=False)
+    found = Mark(opacity, opacity * piece)
+    for contrast in (1.0, 1.5, 2.5, 4.0, 8.0, 16.0):
+        color = (mean + contrast * (piece - mean)).clamp(0, 1)
+        color = (0.5 + contrast * (color - 0.5)).clamp(0, 1) if contrast > 1 else color
+        found = Mark(opacity, opacity * color)
+        change = (found.paint - opacity * below).square().mean().sqrt()
+        if float(change) >= energy:
+            share = energy / max(float(change), 1e-9)
+            return Mark(opacity * share, found.paint * share)
+    return found
+
+
+def energy_of(mark: Mark, like: Tensor) -> float:
+    """Root mean square change that a mark makes on pictures (n, C, H, W), over its own box."""
+    below = functional.interpolate(like, size=mark.size, mode="bilinear", align_corners=False)
+    return float((mark.paint - mark.opacity * below).square().mean().sqrt())
+
+
+def words_of_place(box: Box, size: tuple[int, int]) -> str:
+    """Where a box lies, as people say it: 'the upper left corner', 'the lower edge', 'the middle', 'the frame'."""
+    height, width = size
+    top, left, bottom, right = (v / s for v, s in zip(box, (height, width, height, width), strict=True))
+    if bottom - top > 0.8 and right - left > 0.8:
+        return "the frame"
+    y, x = (top + bottom) / 2, (left + right) / 2
+    rows = "upper" if y < 1 / 3 else "lower" if y > 2 / 3 else ""
+    columns = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    if right - left > 0.6:
+        return f"the {rows} edge" if rows else "the middle"
+    if bottom - top > 0.6:
+        return f"the {columns} edge" if columns else "the middle"
+    if rows and columns:
+        return f"the {rows} {columns} corner"
+    return f"the {rows or columns} edge" if rows or columns else "the middle"
+
+
+def box_of(mask: Tensor, size: tuple[int, int], margin: int = MARGIN) -> Box:
+    """The smallest box around a mask (h, w), in pixels of an image of this size, with a small margin."""
+    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
+    tall, wide = size[0] / mask.shape[0], size[1] / mask.shape[1]
+    top, bottom = math.floor(int(rows[0]) * tall) - margin, math.ceil((int(rows[-1]) + 1) * tall) + margin
+    left, right = math.floor(int(columns[0]) * wide) - margin, math.ceil((int(columns[-1]) + 1) * wide) + margin
+    return max(0, top), max(0, left), min(size[0], bottom), min(size[1], right)
+
+
+def _smooth(values: Tensor) -> Tensor:
+    padded = functional.pad(values[None, None], (1, 1, 1, 1), mode="replicate")
+    return functional.avg_pool2d(padded, 3, 1)[0, 0]

@@ -1,0 +1,352 @@
+"""The audit: from a model and a labelled data set to findings, a verdict and a page; every number goes through the ledger."""
+
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seewhy import runfolder
+from seewhy.audit.background import background_candidates
+from seewhy.audit.candidate import Candidate
+from seewhy.audit.confirm import Held, Trial, correct, explained_away, outputs, try_candidate
+from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, merged
+from seewhy.audit.local import mark_candidates
+from seewhy.audit.places import place_candidates
+from seewhy.audit.gate import judge, read_report
+from seewhy.audit.policy import read_policy, refuse_expired, write_policy
+from seewhy.audit.review import associations, mean_maps, review_queue
+from seewhy.audit.selection import explained_images, finding_half
+from seewhy.audit.strips import keep_strips
+from seewhy.audit.stream import Progress, Row, explained, label_name, predicted, read_sample
+from seewhy.audit.wholes import whole_candidates
+from seewhy.data.dataset import DataSet, read_dataset
+from seewhy.data.kinds import KIND_OF_TASK
+from seewhy.data.labels import labels_for
+from seewhy.errors import ImageError, RefusalError, UsageError
+from seewhy.explanation.inputs import Shown
+from seewhy.identity import identity
+from seewhy.ledger import Ledger, open_ledger
+from seewhy.model import VisionModel
+from seewhy.registry import find_method
+from seewhy.trust.setup import examine_setup
+from seewhy.wrapping import bare
+
+METHODS = ("grad_cam", "occlusion")
+WINDOWS = 7  # of occlusion, an axis
+SETUP_IMAGES = 200
+QUARTERS = 4
+KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
+FEWEST = 16  # readable images
+SCHEMA = 1
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit found: the verdict with its reasons, the findings, and where everything is written."""
+
+    report: Record  # findings.json
+    folder: Path
+    page: Path | None
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        """pass, blocked, inconclusive or incomplete."""
+        return str(self.report["verdict"])
+
+    @property
+    def findings(self) -> list[Record]:
+        """Those that were confirmed, refuted or could not be tested, the confirmed first."""
+        return list(self.report["findings"])
+
+    def to_dict(self) -> Record:
+        """Plain JSON values: what findings.json holds."""
+        return self.report
+
+    def files(self) -> list[Path]:
+        """Everything that was written."""
+        return sorted(path for path in self.folder.rglob("*") if path.is_file())
+
+    def __str__(self) -> str:
+        lines = [self.verdict.upper(), *(f"  {reason}" for reason in self.report["reasons"])]
+        lines += [f"{one['status']}: {one['sentence']}" for one in self.findings]
+        return "\n".join([*lines, str(self.page or self.folder)])
+
+    __repr__ = __str__
+
+
+@dataclass(frozen=True)
+class Examined:
+    """The images that are looked at closely, with what is known of each."""
+
+    rows: list[Row]
+    held: Held
+    truth: Tensor
+    shown: list[Shown]
+    paths: list[str]
+    strata: list[tuple[str, bool]]
+
+
+def audit(
+    model: VisionModel | nn.Module,
+    dataset: Any,
+    out: str | Path = "seewhy-audit",
+    policy: str | Path | None = None,
+    *,
+    methods: Sequence[str] = METHODS,
+    against: str | Path | None = None,
+    explained: int = 1000,
+    per_class: int = 40,
+    anyway: bool = False,
+    pictures: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Audit:
+    """Which patterns a model relies on that it should not, on a labelled data set: found, confirmed by experiment, judged.
+
+    dataset: whatever `read_dataset` reads: a folder with a sub-folder per class, a table, a torch Dataset or a list of
+    (image, label[, {"group": ...}]). Every image is predicted; `per_class` right and as many wrong ones of each class (of a
+    score: of each quarter), at most `explained` in all, are explained by `methods` and searched. What is found on one half of
+    their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, which blocks on confirmed findings.
+    against: the folder of an earlier audit; only what is new blocks. out: a run folder; the same call goes on where it
+    stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written.
+    RefusalError for a network without one answer per image, and where the set-up check warns; UsageError for what cannot be
+    meant.
+    """
+    begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
+    model = model if isinstance(model, VisionModel) else bare(model)
+    if model.task not in KIND_OF_TASK:
+        raise RefusalError(f"an audit needs one answer per image; this is task={model.task!r}.")
+    rules, infos = read_policy(policy), [find_method(name) for name in methods]
+    data, truth = labels_for(model, read_dataset(dataset, kind=KIND_OF_TASK[model.task]))
+    folder = runfolder.open_folder(out)
+    refuse_expired(rules, date.today())
+    write_policy(rules, folder)
+    with torch.inference_mode(False), open_ledger(folder) as ledger:
+        spent = (model.forward_rows, model.gradient_rows)
+        ledger.append("run", *_run_record(model, data, methods, per_class, explained, seed))
+        rows, skipped = predicted(model, data, truth, ledger, tell)
+        skipped = [*data.skipped, *skipped]
+        if len(rows) < FEWEST:
+            raise UsageError(f"{len(rows)} images can be read, {len(skipped)} were skipped: an audit needs {FEWEST}.")
+        _check_setup(model, data, truth, rows, ledger, seed, anyway=anyway)
+        examined = _examined(model, data, truth, rows, per_class, explained, seed)
+        names = output_names(model, examined.held.clean.shape[1])
+        maps = _maps(model, examined, infos, ledger, data.root, seed, tell)
+        trials, notes = _tried(model, examined, names, seed, tell)
+        found = _found(model, data, examined, trials, names)
+        report = {
+            "schema": SCHEMA,
+            "model": model.fingerprint(),
+            "data": _data_id(data),
+            "n_images": len(rows),
+            "n_examined": len(examined.rows),
+            "n_skipped": len(skipped),
+            "findings": found,
+            "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
+            "not_tested": [*notes, *_not_tested(data, infos)],
+            "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
+            "checks": [],
+            "skipped": skipped,
+        }
+        report = judge(report, rules, None if against is None else read_report(against), date.today())
+        if pictures:
+            keep_strips(model, trials, report, names, examined.paths, ledger)
+        _write_records(ledger, report, rows, examined, maps, data)
+        cost = {"forward_rows": model.forward_rows - spent[0], "gradient_rows": model.gradient_rows - spent[1]}
+        ledger.append("cost", identity([cost, time.time()]), {**cost, "seconds": round(time.perf_counter() - begun, 1)})
+    runfolder.write_file(folder / "findings.json", json.dumps(runfolder.plain(report), indent=1).encode())
+    return Audit(runfolder.plain(report), folder, None, time.perf_counter() - begun)
+
+
+def forecast_audit(
+    model: VisionModel, images: int, methods: Sequence[str] = METHODS, explained: int = 1000
+) -> tuple[int, int]:
+    """(forward, gradient) rows at most of an audit of so many images."""
+    from seewhy.explanation import rows_per_image
+
+    examined, shape = min(images, explained), model.input_shape()
+    forward, gradient = images + 2 * examined + SETUP_IMAGES * 5 + 12 * 800, 0
+    for name in methods:
+        info = find_method(name)
+        rows = rows_per_image(model, info, shape, None, None, settings_of(name, shape))
+        forward, gradient = forward + examined * rows[0], gradient + examined * rows[1]
+    return forward, gradient
+
+
+def settings_of(method: str, shape: Sequence[int]) -> Record:
+    """The parameters that an audit gives a method: occlusion by a grid of 7 x 7 windows, all else as it is by default."""
+    if method != "occlusion":
+        return {}
+    window = [-(-length // WINDOWS) for length in shape[1:]]
+    return {"patch": tuple(window), "stride": tuple(window)}
+
+
+def output_names(model: VisionModel, k: int) -> list[str]:
+    """The names of a model's outputs: its classes, of a single output the positive class or the score."""
+    if model.task == "regression":
+        names = list(model.labels or [])
+        return names if len(names) == k else ["the score"] if k == 1 else [f"score {i}" for i in range(k)]
+    if k == 1:
+        return [label_name(model, 1) if model.labels is None or len(model.labels) > 1 else model.labels[0]]
+    return [label_name(model, i) for i in range(k)]
+
+
+def _run_record(
+    model: VisionModel, data: DataSet, methods: Sequence[str], per_class: int, explained: int, seed: int
+) -> tuple[str, Record]:
+    settings = {"methods": list(methods), "per_class": per_class, "explained": explained, "seed": seed}
+    content = {"model": model.name, "model_sha256": model.fingerprint(), "data": _data_id(data), "settings": settings}
+    return identity(content), content
+
+
+def _data_id(data: DataSet) -> str:
+    return identity([[sample.name, str(sample.label)] for sample in data.samples])
+
+
+def _check_setup(
+    model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], ledger: Ledger, seed: int, *, anyway: bool
+) -> None:
+    """What the network says of the labels, on some of the images; RefusalError where they look wrong."""
+    if model.task not in ("multiclass", "binary") or ledger.find("setup", "setup") is not None:
+        return
+    drawn = np.random.default_rng(seed).permutation(len(rows))[:SETUP_IMAGES]
+    index = [rows[i].index for i in sorted(drawn)]
+    x = torch.cat([read_sample(model, data.samples[i])[0] for i in index])
+    scenes = [data.samples[i].group or data.samples[i].name for i in index]
+    setup = examine_setup(model, x, truth[index].tolist(), scenes if len(set(scenes)) < len(scenes) else None)
+    if setup.warning and not anyway:
+        raise RefusalError(f"{setup.warning} Nothing was audited; anyway=True (--anyway) goes on.")
+    ledger.append("setup", "setup", setup.to_dict())
+
+
+def _strata(model: VisionModel, rows: list[Row], truth: Tensor) -> list[tuple[str, bool]]:
+    """What each image counts as when images are drawn: its class, or the quarter of its score; right or wrong."""
+    if model.task == "regression":
+        scores = truth[[row.index for row in rows]].double().view(len(rows), -1)[:, 0]
+        said = torch.tensor([float(row.content["predicted"]) for row in rows])
+        cuts = torch.quantile(scores, torch.linspace(0, 1, QUARTERS + 1, dtype=torch.float64)[1:-1])
+        quarter = torch.bucketize(scores, cuts).tolist()
+        error = (said - scores).abs()
+        wrong = error >= error.sort(descending=True).values[min(40, len(error) // 4) - 1]
+        return [(f"quarter {q + 1}", not bool(w)) for q, w in zip(quarter, wrong, strict=True)]
+    return [(json.dumps(row.content["label"]), bool(row.content["right"])) for row in rows]
+
+
+def _examined(
+    model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], per_class: int, at_most: int, seed: int
+) -> Examined:
+    strata = _strata(model, rows, truth)
+    chosen = explained_images(strata, per_class, at_most, seed)
+    kept, shown, images = [], [], []
+    for i in chosen:
+        with contextlib.suppress(ImageError):  # it was readable a moment ago; its prediction stands
+            x, one = read_sample(model, data.samples[rows[i].index])
+            images.append((x[0] * 255).round().to(torch.uint8))
+            shown.append(one)
+            kept.append(i)
+    x = torch.stack(images)
+    samples = [data.samples[rows[i].index] for i in kept]
+    groups = [sample.group or sample.name for sample in samples]
+    own = [strata[i] for i in kept]
+    codes = {name: k for k, name in enumerate(dict.fromkeys(groups))}
+    clean = torch.cat([outputs(model, part.float() / 255) for part in x.split(64)])
+    held = Held(x, clean, torch.tensor([codes[g] for g in groups]), ~finding_half(groups, own, seed))
+    of_kept = [rows[i] for i in kept]
+    return Examined(of_kept, held, truth[[r.index for r in of_kept]], shown, [s.name for s in samples], own)
+
+
+def _maps(model: VisionModel, e: Examined, infos: Sequence[Any], ledger: Ledger, root: Path | None, seed: int, tell: Progress) -> dict[str, Tensor]:
+    grid: tuple[int, int] | None = None
+    found = {}
+    for info in infos:
+        settings = settings_of(info.name, e.held.images.shape[1:])
+        found[info.name], grid = explained(model, e.held.images, e.shown, info, settings, grid, ledger, root, seed, tell)
+    return found
+
+
+def _tried(
+    model: VisionModel, e: Examined, names: Sequence[str], seed: int, tell: Progress
+) -> tuple[list[Trial], list[str]]:
+    """Every candidate with what came of it, and what could not be looked for.
+
+    Marks come first, then whole-image cues, places and surroundings: each is looked for on images from which what was
+    confirmed before is taken away, as a place or the surroundings carry every mark that lies in them.
+    """
+    kind, finding, held = KIND_OF_TASK[model.task], ~e.held.confirming, e.held
+    labels = [label_name(model, k) for k in range(int(e.truth.max()) + 1)] if kind == "class" else list(names)
+    trials: list[Trial] = []
+    notes: list[str] = []
+    for what in KINDS_IN_ORDER:
+        tell(f"looking for {what}", 0, 1)
+        found, said = _candidates(what, held, finding, e.truth, kind, labels, seed)
+        notes += said
+        new = []
+        for done, candidate in enumerate(found):
+            tell(f"confirming {what}", done, len(found))
+            new.append(try_candidate(model, held, candidate, seed))
+        trials += new
+        correct(trials)
+        held = explained_away(model, held, new)
+    return trials, list(dict.fromkeys(notes))
+
+
+def _candidates(
+    what: str, held: Held, finding: Tensor, truth: Tensor, kind: str, labels: Sequence[str], seed: int
+) -> tuple[list[Candidate], list[str]]:
+    if what == "marks":
+        return mark_candidates(held.images, held.scenes, finding, seed)
+    if what == "whole-image cues":
+        return whole_candidates(held.images, held.scenes, finding, truth, kind, labels, seed)
+    look = place_candidates if what == "places" else background_candidates
+    return look(held.images, held.scenes, finding, truth, kind, labels, seed), []
+
+
+def _found(
+    model: VisionModel, data: DataSet, e: Examined, trials: Sequence[Trial], names: Sequence[str]
+) -> list[Record]:
+    metadata = [dict(data.samples[row.index].metadata) for row in e.rows]
+    found = []
+    for trial in trials:
+        facts = facts_of_metadata(trial.candidate.shows, metadata)
+        trial.candidate = replace(trial.candidate, suspicion=(*trial.candidate.suspicion, *facts))
+        found.append(finding_of(model, trial, names, e.paths))
+    return merged(found)
+
+
+def _write_records(
+    ledger: Ledger, report: Record, rows: list[Row], e: Examined, maps: dict[str, Tensor], data: DataSet
+) -> None:
+    """Every number of the report as a row."""
+    for one in report["findings"]:
+        ledger.append("finding", identity(one), one)
+        for effect in one["effect"]:
+            ledger.append("effect", identity([one["id"], effect]), {"candidate": one["id"], "operation": "all", "image": "", **effect})
+    for one in associations(rows, data):
+        ledger.append("association", identity(one), one)
+    for one in mean_maps(maps, e.strata, ledger):
+        ledger.append("mean_map", identity(one), one)
+
+
+def _not_tested(data: DataSet, infos: Sequence[Any]) -> list[str]:
+    del infos
+    said = [
+        "cues that none of these images shows, or that fewer than three groups of the searched half show",
+        "marks smaller than about a thirtieth of the image's side, or nearly transparent ones that move",
+        "the image's original size and its aspect ratio, which the model does not see",
+    ]
+    if not any(sample.group for sample in data.samples):
+        said.append("whether images share a patient, a session or a scene: no group column was given, each counts for itself")
+    return said
+
+
+__all__ = ["Audit", "audit", "forecast_audit"]
