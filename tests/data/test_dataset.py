@@ -191,7 +191,8 @@ def test_paths_are_relative_to_the_table_or_to_a_root_and_never_leave_it(photos)
 
 def test_broken_rows_are_listed_with_their_reason(photos):
     (photos / "zero.png").write_bytes(b"")
-    text = "file,label\ncat/a.png,cat\nnone.png,cat\ncat/b.png,\nzero.png,cat\n,dog\ncat,cat\nb,c,d\nx\ncat/a.png,cat\na\0b,cat\n"
+    rows = ("cat/a.png,cat", "none.png,cat", "cat/b.png,", "zero.png,cat", ",dog", "cat,cat", "b,c,d", "x")
+    text = "\n".join(["file,label", *rows, "cat/a.png,cat", "a\0b,cat"])
     dataset = read_dataset(table(photos, text))
     assert pairs(dataset) == [("cat/a.png", "cat")]
     found = [(one["path"], one["reason"]) for one in dataset.skipped]
@@ -469,8 +470,13 @@ def test_a_list_of_pairs_keeps_its_images(photos):
 
 def test_vectors_of_zeros_and_ones_are_several_labels():
     gray = Image.new("L", (2, 2))
-    dataset = read_dataset([(gray, torch.tensor([0, 1, 1])), (gray, np.zeros(3)), (gray, ["a", "b"])])
-    assert (dataset.kind, [s.label for s in dataset.samples]) == ("labels", [(1, 2), (), ("a", "b")])
+    vectors = (torch.tensor([0, 1, 1], dtype=torch.bfloat16), np.zeros(3), ["a", "b"], {"y", "x"})
+    dataset = read_dataset([(gray, label) for label in vectors])
+    assert (dataset.kind, [s.label for s in dataset.samples]) == ("labels", [(1, 2), (), ("a", "b"), ("x", "y")])
+    with pytest.raises(UsageError, match=r"none of 1 images.*no class") as error:
+        read_dataset([(gray, np.full((64, 64), 0.5))])  # a mask
+    assert len(str(error.value)) < 200
+    assert len(repr(dataset)) < 80
 
 
 def test_torchvision_tells_its_labels_without_an_image(photos, monkeypatch):
@@ -533,7 +539,7 @@ CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.lists(CELLS, min_size=1, max_size=3), max_size=8),
-    kind=st.sampled_from([None, "class", "labels", "score"]),
+    kind=st.sampled_from([None, *KINDS]),
 )
 def test_of_any_table_every_row_is_used_or_listed_or_the_table_is_refused(photos, rows, kind):
     out = io.StringIO()

@@ -38,7 +38,7 @@ class Sample:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class DataSet:
     """Images with their labels; what could not be used is listed with its reason."""
 
@@ -50,6 +50,9 @@ class DataSet:
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __repr__(self) -> str:
+        return f"DataSet({len(self)} images, kind={self.kind!r}, root={self.root}, {len(self.skipped)} skipped)"
 
 
 def read_dataset(
@@ -324,4 +327,4 @@ def _settled(
 
 def _text(name: str) -> str:
     r"""A file's name as text that can be written anywhere; a byte of it that is no UTF-8 as \udcff."""
-    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return name.replace(os.sep, "/").encode("utf-8", "backslashreplace").decode("utf-8")

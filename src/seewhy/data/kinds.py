@@ -4,6 +4,7 @@ import ast
 import json
 import math
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,7 @@ KIND_OF_TASK: dict[str, Kind] = {
     "regression": "score",
 }
 MOST_CLASSES = 1000  # of a column of whole numbers, as in ImageNet; more distinct ones are scores
+NOTHING = ("", "nan", "NaN")  # how tables write that there is no value
 SCORE_COLUMNS = ("score", "quality", "rating", "value")
 Label = int | str | float | tuple[int | str, ...]
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|nan|[+-]?inf", re.IGNORECASE)
@@ -29,18 +31,20 @@ _SEPARATORS = re.compile("[;|]")
 def plain(value: Any) -> Any:
     """A label without its wrapping: text stripped, one number of an array or tensor as such, a 0/1 vector as its indices.
 
-    None where nothing is said: an empty text, None.
+    None where nothing is said: an empty text, nan, None.
     """
     if isinstance(value, Tensor):
-        value = value.detach().cpu().numpy()
+        value = np.asarray(value.detach().cpu().tolist())
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1):
         return value.item()
     if isinstance(value, np.ndarray):
         zeros_and_ones = value.ndim == 1 and bool(((value == 0) | (value == 1)).all())
         return tuple(int(k) for k in value.nonzero()[0]) if zeros_and_ones else tuple(value.tolist())
     if isinstance(value, str):
-        return value.strip() or None
-    return tuple(value) if isinstance(value, list | set | frozenset) else value
+        return None if value.strip() in NOTHING else value.strip()
+    if isinstance(value, set | frozenset):
+        return tuple(sorted(value, key=str))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def infer_kind(labels: Iterable[Any], column: str = "") -> Kind:
@@ -91,13 +95,13 @@ def _class(value: Any) -> int | str:
         return int(value)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise ValueError("no label")
-    raise ValueError(f"{value!r} is no class")
+    raise ValueError(f"{reprlib.repr(value)} is no class")
 
 
 def _score(value: Any) -> float:
     number = None if isinstance(value, bool) else _number(value)
     if number is None:
-        raise ValueError(f"{value!r} is no number")
+        raise ValueError(f"{reprlib.repr(value)} is no number")
     if not math.isfinite(number):
         raise ValueError(f"the score is {number}")
     return number

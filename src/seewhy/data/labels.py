@@ -92,12 +92,13 @@ def _indices(model: VisionModel, dataset: DataSet, read: Sequence[tuple[Any, str
     for k, name in enumerate(_names(model)):
         named.setdefault(_folded(name), []).append((k, name))
     classes, own = _outputs(model), dataset.classes
-    names: dict[int | str, str] = {}  # of numbers that are not read as indices
+    by_name: dict[int | str, str] = {}  # numbers that are not read as indices
     if own and not _in_order(own, named, classes):
-        names = {k: own[k] for k in numbers if 0 <= k < len(own)}
+        by_name = {k: own[k] for k in numbers if 0 <= k < len(own)}
+        classes = 0  # the others are indices of nothing
     elif not own and all(_places(str(k), named) for k in numbers):
-        names = {k: str(k) for k in numbers}
-    return {label: _index(names.get(label, label), named, classes, model.labels is None) for label in labels}
+        by_name = {k: str(k) for k in numbers}
+    return {label: _index(by_name.get(label, label), named, classes, model.labels is None) for label in labels}
 
 
 def _in_order(own: Sequence[str], named: Named, classes: int) -> bool:
@@ -118,8 +119,10 @@ def _folded(name: str) -> str:
 
 def _index(label: int | str, named: Named, classes: int, nameless: bool) -> int | str:
     if isinstance(label, int):
-        known = 0 <= label < classes
-        return label if known else f"{label} is no class index: the network has {classes} classes, 0 to {classes - 1}"
+        what = (
+            f"the network has {classes} classes, 0 to {classes - 1}" if classes else "the data set names fewer classes"
+        )
+        return label if 0 <= label < classes else f"{label} is no class index: {what}"
     places = _places(label, named)
     if len(places) == 1:
         return places[0]

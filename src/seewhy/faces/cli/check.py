@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ONLY = "A check, by name; repeat for several. See: seewhy check --list."
 SETTING = "A parameter of a check: CHECK.NAME=VALUE, e.g. faithfulness.steps=20; repeat for several."
 TRUTH = "The true classes: a CSV table (file, label), or 'folders': the name of the folder that an image lies in."
-TRAINING = "Training images for roar and data_randomization: a folder with a sub-folder per class, or a CSV table."
+TRAINING = "Training images for roar and data_randomization: a folder with a sub-folder per class, or a table."
 EVERYTHING: dict[str, dict[str, Any]] = {  # what --all adds
     "model_randomization": {
         "order": ("cascading", "independent", "bottom_up"),
