@@ -108,6 +108,8 @@ def test_a_linked_folder_is_followed_and_a_loop_of_links_ends(photos, tmp_path_f
     (photos / "dog" / "loop").symlink_to(photos)
     assert pairs(read_dataset(photos))[0] == ("bird/z.png", "bird")
     assert len(read_dataset(photos)) == 4
+    (photos / "cat" / "same").symlink_to(photos / "dog")
+    assert pairs(read_dataset(photos))[-2:] == [("cat/same/c.png", "cat"), ("dog/c.png", "dog")]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems allow no such names")
@@ -280,6 +282,8 @@ def test_the_kind_can_be_said_and_a_label_of_another_kind_is_listed(photos):
 
 def test_whole_numbers_are_scores_under_a_column_of_scores_or_where_they_are_more_than_classes_would_be(photos):
     assert read_dataset(table(photos, "file,score\ncat/a.png,7\n")).kind == "score"
+    assert read_dataset(table(photos, "file,name,score\ncat/a.png,Tom,7\n")).samples[0].label == 7.0
+    assert read_dataset(table(photos, "file,name\ncat/a.png,cat\n")).samples[0].label == "cat"
     assert read_dataset(table(photos, "file,rating\ncat/a.png,good\n")).kind == "class"
     images = [(Image.new("L", (1, 1)), k) for k in range(1001)]
     assert read_dataset(images[:1000]).kind == "class"

@@ -16,7 +16,7 @@ from torch.utils.data import Subset
 from seewhy.data.images import file_trouble, folder_images
 from seewhy.data.kinds import KINDS, SCORE_COLUMNS, Kind, as_kind, infer_kind, plain
 from seewhy.data.layouts import split_folder, sub_folders, table_of
-from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, Table, find_column, guess_column
+from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, OF_THE_NAME, Table, find_column, guess_column
 from seewhy.errors import ImageError, SeewhyError, UsageError, first_line, known_name
 
 EXPECTED = (
@@ -183,7 +183,7 @@ def _columns(
     named = [name for name in table.images if name.lower() in OF_THE_FILE]
     image = find_column(table, given["path"], (*named, *OF_THE_FILE, *table.images), "path")
     known = (*SCORE_COLUMNS, *OF_THE_CLASS) if kind == "score" else (*OF_THE_CLASS, *SCORE_COLUMNS)
-    known = tuple(name for name in known if guess_column(table, [name]) != image)
+    known = tuple(name for name in (*known, *OF_THE_NAME) if guess_column(table, [name]) != image)
     nothing_said = given["label"] is None and guess_column(table, known) is None
     label = None if folders and nothing_said else find_column(table, given["label"], known, "label")
     said = given["group"] is not None

@@ -217,19 +217,22 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 def folder_images(folder: Path) -> list[Path]:
     """The image files below a folder, by name; ImageError if there is none.
 
-    Linked folders are followed, each folder once; what is hidden (a name that begins with a dot) is left out. A link to no
+    Linked folders are followed, loops of links left out; what is hidden (a name that begins with a dot) is left out. A link to no
     file is kept: whoever opens it says so. ImageError for a folder that cannot be listed, too.
     """
     images: list[Path] = []
-    seen: set[tuple[int, int]] = set()
+    chains: dict[str, frozenset[tuple[int, int]]] = {}  # of each folder itself and those above it, as they were reached
     for where, folders, files in os.walk(folder, onerror=_unlisted, followlinks=True):
         status = os.stat(where)
-        new = (status.st_dev, status.st_ino) not in seen
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if new and not name.startswith(HIDDEN))
-        if new:
-            paths = [Path(where, f) for f in files if not f.startswith(HIDDEN) and f.lower().endswith(SUFFIXES)]
-            images += [path for path in paths if path.is_file() or not path.exists()]
+        own, above = (status.st_dev, status.st_ino), chains.get(os.path.dirname(where), frozenset())
+        if own in above:  # a link back to where it lies
+            folders.clear()
+            continue
+        chains[where] = above | {own}
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        paths = [Path(where, name) for name in files if not name.startswith(HIDDEN)]
+        found = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        images += [path for path in found if path.is_file() or not path.exists()]
     if not images:
         raise ImageError(f"{folder}: a folder without an image (looked for {', '.join(SUFFIXES)}).")
     return sorted(images)

@@ -33,6 +33,8 @@ def plain(value: Any) -> Any:
 
     None where nothing is said: an empty text, nan, None.
     """
+    if isinstance(value, str):
+        return None if value.strip() in NOTHING else value.strip()
     if isinstance(value, Tensor):
         value = np.asarray(value.detach().cpu().tolist())
     if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.size == 1):
@@ -40,8 +42,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         zeros_and_ones = value.ndim == 1 and bool(((value == 0) | (value == 1)).all())
         return tuple(int(k) for k in value.nonzero()[0]) if zeros_and_ones else tuple(value.tolist())
-    if isinstance(value, str):
-        return None if value.strip() in NOTHING else value.strip()
     if isinstance(value, set | frozenset):
         return tuple(sorted(value, key=str))
     return tuple(value) if isinstance(value, list) else value

@@ -10,7 +10,8 @@ from seewhy.errors import UsageError, near_file, near_names
 
 DELIMITERS = (",", ";", "\t")
 OF_THE_FILE = ("file", "path", "image", "filename", "file_name", "filepath", "file_path", "image_path", "image_file")
-OF_THE_CLASS = ("label", "labels", "class_index", "class", "class_name", "category", "name", "target")
+OF_THE_CLASS = ("label", "labels", "class_index", "class", "class_name", "category", "target")
+OF_THE_NAME = ("name",)  # of a class, where nothing else can be the label
 
 
 @dataclass(frozen=True)

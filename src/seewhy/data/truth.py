@@ -6,7 +6,7 @@ from typing import Any
 
 from seewhy.data.kinds import as_kind, plain
 from seewhy.data.layouts import read_table
-from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, find_column
+from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, OF_THE_NAME, find_column
 from seewhy.errors import UsageError
 
 FOLDERS = "folders"
@@ -54,7 +54,7 @@ def _table(path: Path) -> list[tuple[str, int | str]]:
     table = read_table(path)
     if table.skipped:
         raise UsageError(f"{path} cannot be read as a table of labels ({table.skipped[0]['reason']}).")
-    of_file, of_label = find_column(table, None, OF_THE_FILE), find_column(table, None, OF_THE_CLASS)
+    of_file, of_label = find_column(table, None, OF_THE_FILE), find_column(table, None, (*OF_THE_CLASS, *OF_THE_NAME))
     rows = zip(table.column(of_file), table.column(of_label), strict=True)
     return [(str(file).strip(), _label(path, str(file), label)) for file, label in rows if file]
 
