@@ -217,8 +217,8 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 def folder_images(folder: Path) -> list[Path]:
     """The image files below a folder, by name; ImageError if there is none.
 
-    Linked folders are followed, loops of links left out; what is hidden (a name that begins with a dot) is left out. A link to no
-    file is kept: whoever opens it says so. ImageError for a folder that cannot be listed, too.
+    Linked folders are followed, but no loop of links; what is hidden (a name that begins with a dot) is left out. A link to
+    no file is kept: whoever opens it says so. ImageError for a folder that cannot be listed, too.
     """
     images: list[Path] = []
     chains: dict[str, frozenset[tuple[int, int]]] = {}  # of each folder itself and those above it, as they were reached
