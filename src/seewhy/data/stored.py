@@ -12,6 +12,7 @@ from seewhy.data.images import decode_bytes, is_below
 from seewhy.data.tables import Table
 from seewhy.errors import ImageError, MissingExtraError, UsageError, first_line, near_file
 
+FILE_FORMAT = b"ARROW1"  # how the other form of Arrow files begins
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
@@ -32,6 +33,8 @@ def read_stored(paths: Sequence[Path]) -> Table:
             raise UsageError(
                 f"{path} cannot be read: damaged, or not written to its end ({first_line(error)})."
             ) from error
+        if len(set(own.names)) < len(own.names):
+            raise UsageError(f"{path} has two columns of one name: {own.names}. Name each once.")
         if schema is not None and own.names != schema.names:
             raise UsageError(f"{path} has the columns {own.names}, {paths[0]} has {schema.names}: give one data set.")
         schema = own
@@ -64,7 +67,7 @@ def _pyarrow(path: Path) -> Any:
 @lru_cache(maxsize=2)
 def _group(path: Path, version: tuple[int, int], group: int, column: str) -> Any:
     """The images of one row group; the last two are kept, so that images in order read each group once."""
-    return _opened(path, version).read_row_group(group, columns=[column]).column(0)
+    return _opened(path, version).read_row_group(group, columns=[column]).column(column)
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -86,6 +89,8 @@ def _opened(path: Path, version: tuple[int, int]) -> Any:  # noqa: ARG001  # par
     if path.suffix.lower() == ".parquet":
         return pyarrow.parquet.ParquetFile(path, memory_map=True)
     with path.open("rb") as file:
+        if file.read(len(FILE_FORMAT)) == FILE_FORMAT:  # its end is a table of contents, which pyarrow misses itself
+            return _Stream(pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all())
         file.seek(0, 2)
         file.seek(max(0, file.tell() - len(END_OF_STREAM)))
         if file.read() != END_OF_STREAM:
@@ -100,7 +105,7 @@ class _Stream:
         self.table, self.schema_arrow = table, table.schema
 
     def read(self, columns: list[str]) -> Any:
-        return self.table.select([columns[0].partition(".")[0]])
+        return self.table.select(columns)
 
     def read_row_group(self, group: int, columns: list[str]) -> Any:  # noqa: ARG002  # all is one group
         return self.table.select(columns)
@@ -119,7 +124,7 @@ def _column(paths: Sequence[Path], name: str) -> list[Any]:
     values: list[Any] = []
     for path in paths:
         try:
-            values += _file(path).read(columns=[name]).column(0).to_pylist()
+            values += _file(path).read(columns=[name]).column(name).to_pylist()
         except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise UsageError(f"{path}: the column {name!r} is damaged ({first_line(error)}).") from error
     return values
