@@ -269,6 +269,16 @@ def test_a_check_that_failed_before_is_not_new(judged):
     assert judged(failed, text, against=report(checks=[row("stability", "fail", "occlusion")]))["verdict"] == "blocked"
 
 
+def test_a_check_that_breaks_more_than_before_is_new(judged):
+    text = '[checks]\nfail = ["localization"]\n[checks.levels.localization]\nenergy_inside = { at_least = 0.5 }'
+    failed, worse = (
+        report(checks=[row("localization", "fail", energy_inside=ends)]) for ends in ((0.6, 0.8), (0.1, 0.3))
+    )
+    assert judged(worse, text, against=worse)["verdict"] == "pass"
+    assert judged(worse, text, against=failed)["verdict"] == "blocked"
+    assert judged(failed, text, against=worse)["verdict"] == "pass"
+
+
 def test_a_report_that_cannot_be_compared_with_is_said_so(tmp_path):
     with pytest.raises(UsageError, match="holds no finished audit"):
         read_report(tmp_path)
@@ -277,9 +287,10 @@ def test_a_report_that_cannot_be_compared_with_is_said_so(tmp_path):
         file.write_text(content)
         with pytest.raises(UsageError, match=said):
             read_report(tmp_path)
-    file.write_text('{"schema": 1, "findings": [{"id": "a"}]}')
-    with pytest.raises(UsageError, match="every finding has"):
-        read_report(tmp_path)
+    for content in ('{"schema": 1, "findings": [{"id": "a"}], "checks": []}', '{"schema": 1, "findings": []}'):
+        file.write_text(content)
+        with pytest.raises(UsageError, match="is no report of an audit"):
+            read_report(tmp_path)
     file.write_text(json.dumps(report([finding()])))
     assert read_report(tmp_path) == read_report(file) == report([finding()])
 

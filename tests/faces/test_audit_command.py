@@ -1,6 +1,7 @@
 """seewhy audit as a user calls it; the audit itself is a stand-in that returns a report made by hand."""
 
 import datetime
+import importlib
 import json
 import sys
 from types import ModuleType, SimpleNamespace
@@ -10,7 +11,6 @@ import pytest
 from fabricated import accept, finding, report, row
 
 import seewhy as sw
-import seewhy.audit
 from nets import MEAN, STD, tiny_cnn
 from seewhy.audit.gate import judge
 from seewhy.audit.policy import read_policy
@@ -19,6 +19,7 @@ from seewhy.faces.cli import options
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 A, B = "a" * 16, "b" * 16
+ROOM = importlib.import_module("seewhy.audit")  # before a stand-in takes its name in the package
 
 
 @pytest.fixture
@@ -47,8 +48,8 @@ def audited(seewhy, tmp_path, monkeypatch):
     room = ModuleType("seewhy.data.dataset")
     room.read_dataset = read_dataset
     monkeypatch.setitem(sys.modules, "seewhy.data.dataset", room)
-    monkeypatch.setattr(sys.modules["seewhy.audit"], "forecast_audit", forecast_audit, raising=False)
-    monkeypatch.setattr(sw, "audit", audit)
+    monkeypatch.setattr(ROOM, "forecast_audit", forecast_audit, raising=False)
+    monkeypatch.setattr(sw, "audit", audit, raising=False)
     monkeypatch.setattr(options, "load_model", lambda *given, **more: network)
 
     def run(*arguments):

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from seewhy.audit.policy import KINDS, Level, Policy, refuse_expired
 from seewhy.errors import UsageError, near_names
@@ -37,9 +37,11 @@ def read_report(source: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
         raise UsageError(f"{path} has schema {schema!r}; this version of seewhy reads schema {SCHEMA}.")
-    findings = found.get("findings")
+    findings = found.get("findings") if isinstance(found.get("checks"), list) else None
     if not isinstance(findings, list) or not all(isinstance(f, dict) and f.keys() >= NEEDED for f in findings):
-        raise UsageError(f"{path} is no report of an audit: every finding has {', '.join(sorted(NEEDED))}.")
+        raise UsageError(
+            f"{path} is no report of an audit: it has findings with {', '.join(sorted(NEEDED))}, and checks."
+        )
     return found
 
 
@@ -135,31 +137,32 @@ def _gone(findings: Iterable[Report], against: Report) -> list[dict[str, Any]]:
 
 
 class Asked(NamedTuple):
-    """A row of the trust card with what the policy asks of it."""
+    """A row of the trust card held against the policy: what was asked -> what is said of it."""
 
     row: Report
-    broken: tuple[str, ...]  # why it blocks
-    unclear: tuple[str, ...]  # why it does not answer
+    broken: dict[str, str]  # blocks
+    unclear: dict[str, str]  # the row does not answer
 
     @property
-    def key(self) -> tuple[str, str]:
-        """What finds the same row in another report."""
-        return self.row["check"], self.row.get("card", {}).get("method", "")
+    def wrong(self) -> set[tuple[str, str, str]]:
+        """What is broken, as it is called in any report: check, method, what was asked."""
+        method = self.row.get("card", {}).get("method", "")
+        return {(self.row["check"], method, what) for what in self.broken}
 
 
 def _asked_of_checks(report: Report, policy: Policy) -> list[Asked]:
     found = []
-    for row in report.get("checks", []):
-        broken, unclear = [], []
+    for row in report["checks"]:
+        asked = Asked(row, {}, {})
         if row["check"] in policy.fail and row["verdict"] != "pass":
             said = f"The check {_name(row)} says {row['verdict']!r}: {row['sentence']}"
-            (broken if row["verdict"] == "fail" else unclear).append(said)
+            (asked.broken if row["verdict"] == "fail" else asked.unclear)["verdict"] = said
         for level in policy.levels:
             if level.check == row["check"]:
-                surely, said = _beyond(row, level)
-                if surely is not None:
-                    (broken if surely else unclear).append(said)
-        found.append(Asked(row, tuple(broken), tuple(unclear)))
+                answer, said = _held_against(row, level)
+                if answer != "within":
+                    (asked.broken if answer == "beyond" else asked.unclear)[level.score] = said
+        found.append(asked)
     return found
 
 
@@ -168,36 +171,33 @@ def _name(row: Report) -> str:
     return f"{row['check']} of {method}" if method else str(row["check"])
 
 
-def _beyond(row: Report, level: Level) -> tuple[bool | None, str]:
-    """Whether a score lies surely beyond its level (True), surely within it (None), or neither (False), in words."""
+def _held_against(row: Report, level: Level) -> tuple[Literal["within", "beyond", "unclear"], str]:
+    """Whether the whole interval of a score lies within its level, or beyond it, in words."""
     score = next((one for one in row["scores"] if one["name"] == level.score), None)
     if score is None:
-        names = [one["name"] for one in row["scores"]]
-        return False, f"The check {_name(row)} has no score {level.score!r}: {near_names(level.score, names)}"
+        known = near_names(level.score, [one["name"] for one in row["scores"]])
+        return "unclear", f"The check {_name(row)} has no score {level.score!r}: {known}"
     low, high = score["low"], score["high"]
     if not (_is_number(low) and _is_number(high)) or row["verdict"] == "not valid":
-        return False, f"{level.score} of the check {_name(row)} has no interval that could be held against a level."
+        return "unclear", f"{level.score} of the check {_name(row)} has no interval that could be held against a level."
     said = (
         f"{level.score} of the check {_name(row)} is {score['value']:.3g} [{low:.3g}, {high:.3g}] (n = {score['n']}); "
         f"the policy asks for {level}."
     )
-    least, most = (
-        (-math.inf if level.at_least is None else level.at_least),
-        (level.at_most if level.at_most is not None else math.inf),
-    )
-    if high < least or low > most:
-        return True, said
-    return (None if low >= least and high <= most else False), said
+    least = -math.inf if level.at_least is None else level.at_least
+    most = math.inf if level.at_most is None else level.at_most
+    if least <= low and high <= most:
+        return "within", said
+    return "beyond" if high < least or low > most else "unclear", said
 
 
 def _judged_checks(asked: Sequence[Asked], before: Sequence[Asked] | None) -> list[dict[str, Any]]:
-    known = None if before is None else {one.key for one in before if one.broken}
+    known = set() if before is None else set().union(*(one.wrong for one in before))
     found = []
     for one in asked:
-        new = None if known is None else bool(one.broken) and one.key not in known
-        found.append(
-            {**one.row, "new": new, "blocks": bool(one.broken) and new is not False, "gate": " ".join(one.broken)}
-        )
+        fresh = bool(one.wrong - known)
+        marks = {"new": None if before is None else fresh, "blocks": fresh, "gate": " ".join(one.broken.values())}
+        found.append({**one.row, **marks})
     return found
 
 
@@ -239,7 +239,7 @@ def _unanswered(asked: Sequence[Asked], policy: Policy) -> list[str]:
     run = {one.row["check"] for one in asked}
     wanted = dict.fromkeys([*policy.fail, *(level.check for level in policy.levels)])
     lacking = [f"The policy asks for the check {name}, which was not run." for name in wanted if name not in run]
-    return [*lacking, *(said for one in asked for said in one.unclear)]
+    return [*lacking, *(said for one in asked for said in one.unclear.values())]
 
 
 # --- the three lines
