@@ -24,6 +24,7 @@ ORDER = [
     ["methods", "checks"],  # a check is given what it questions
     ["explanation"],
     ["trust"],
+    ["ledger"],
     ["demo"],  # its own imports are public names, resolved on first use
     ["faces"],
 ]
@@ -76,6 +77,7 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
+    "ledger": [["schema"], ["record", "store"]],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
