@@ -24,6 +24,7 @@ ORDER = [
     ["methods", "checks"],  # a check is given what it questions
     ["explanation"],
     ["trust"],
+    ["ledger"],
     ["audit"],
     ["demo"],  # its own imports are public names, resolved on first use
     ["faces", "testing"],
@@ -84,7 +85,14 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
-    "audit": [["policy"], ["gate", "junit"]],
+    "ledger": [["schema"], ["record", "store"]],
+    "audit": [
+        ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy"],
+        ["marks", "confirm", "review", "gate", "junit"],
+        ["local", "places", "wholes", "findings"],
+        ["background", "strips"],
+        ["run"],
+    ],
     "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from seewhy import target as target
+    from seewhy.audit import Audit as Audit
+    from seewhy.audit import audit as audit
+    from seewhy.data.dataset import DataSet as DataSet
+    from seewhy.data.dataset import read_dataset as read_dataset
     from seewhy.errors import ImageError as ImageError
     from seewhy.errors import MissingExtraError as MissingExtraError
     from seewhy.errors import RefusalError as RefusalError
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
     from seewhy.wrapping import wrap as wrap
 
 _HOMES = {
+    "Audit": "audit",
+    "DataSet": "data.dataset",
+    "read_dataset": "data.dataset",
     "ImageError": "errors",
     "MissingExtraError": "errors",
     "RefusalError": "errors",
@@ -57,7 +64,7 @@ _HOMES = {
     "compare": "trust",
 }
 
-_ROOMS = ("checks", "methods", "target")  # submodules that are public names themselves
+_ROOMS = ("audit", "checks", "methods", "target")  # submodules that are public names themselves
 
 __all__ = [*_HOMES, *_ROOMS]
 

@@ -3,6 +3,7 @@
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
+ledger.sqlite everything that an audit measured: seewhy.ledger   (append only)
 maps/         raw maps, float32 .npy, named by their content     (never pickled)
 images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
@@ -24,7 +25,9 @@ from PIL import Image
 from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
-OWN = ("run.json", "rows.jsonl", "checks.jsonl", "maps", "images", "pictures", "photos", "index.html")
+LEDGER = "ledger.sqlite"
+_LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
+OWN = ("run.json", "rows.jsonl", "checks.jsonl", *_LEDGER, "maps", "images", "pictures", "photos", "index.html")
 Record = dict[str, Any]
 Row = tuple[Record, NDArray[np.float32], NDArray[np.uint8] | None]  # record, raw map, picture of the input
 

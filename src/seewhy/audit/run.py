@@ -31,6 +31,7 @@ from seewhy.data.dataset import DataSet, read_dataset
 from seewhy.data.kinds import KIND_OF_TASK
 from seewhy.data.labels import labels_for
 from seewhy.errors import ImageError, RefusalError, UsageError
+from seewhy.explanation import rows_per_image
 from seewhy.explanation.inputs import Shown
 from seewhy.identity import identity
 from seewhy.ledger import Ledger, open_ledger
@@ -42,6 +43,7 @@ from seewhy.wrapping import bare
 METHODS = ("grad_cam", "occlusion")
 WINDOWS = 7  # of occlusion, an axis
 SETUP_IMAGES = 200
+CANDIDATES, ROWS_OF_ONE = 12, 750  # in a forecast
 QUARTERS = 4
 KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
 FEWEST = 16  # readable images
@@ -169,16 +171,18 @@ def audit(
 
 
 def forecast_audit(
-    model: VisionModel, images: int, methods: Sequence[str] = METHODS, explained: int = 1000
+    model: VisionModel,
+    dataset: DataSet,
+    methods: Sequence[str] = METHODS,
+    *,
+    explained: int = 1000,
 ) -> tuple[int, int]:
-    """(forward, gradient) rows at most of an audit of so many images."""
-    from seewhy.explanation import rows_per_image
-
-    examined, shape = min(images, explained), model.input_shape()
-    forward, gradient = images + 2 * examined + SETUP_IMAGES * 5 + 12 * 800, 0
+    """(forward, gradient) rows at most of an audit, where a dozen patterns are tried."""
+    images, shape = len(dataset), model.input_shape()
+    examined = min(images, explained)
+    forward, gradient = images + 5 * min(images, SETUP_IMAGES) + 2 * examined + CANDIDATES * ROWS_OF_ONE, 0
     for name in methods:
-        info = find_method(name)
-        rows = rows_per_image(model, info, shape, None, None, settings_of(name, shape))
+        rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))
         forward, gradient = forward + examined * rows[0], gradient + examined * rows[1]
     return forward, gradient
 

@@ -1,18 +1,21 @@
 """Maps of images with the evidence of how far each can be trusted."""
 
 from seewhy.explanation.forecast import rows_per_image, seconds_of, seconds_per_row
+from seewhy.explanation.provenance import VERSIONED, machine, versions
 from seewhy.explanation.questions import checked_question
 from seewhy.explanation.result import MEANING, Explanation, Status, read_explanation, show_in_notebooks_with, stated
 from seewhy.explanation.run import check_call, explain, explain_rows, maps_of
 
 __all__ = [
     "MEANING",
+    "VERSIONED",
     "Explanation",
     "Status",
     "check_call",
     "checked_question",
     "explain",
     "explain_rows",
+    "machine",
     "maps_of",
     "read_explanation",
     "rows_per_image",
@@ -20,4 +23,5 @@ __all__ = [
     "seconds_per_row",
     "show_in_notebooks_with",
     "stated",
+    "versions",
 ]

@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from seewhy import capture, runfolder
 from seewhy.explanation.result import sha256
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo
+
+PACKAGES = ("numpy", "scipy", "pillow", "timm", "torchvision", "transformers")  # that can change a map, where installed
+VERSIONED = ("seewhy", "torch", "python", *PACKAGES)
 
 
 def parameters_of(info: MethodInfo, keywords: dict[str, Any]) -> dict[str, Any]:
@@ -48,16 +52,37 @@ def provenance_of(model: VisionModel, seed: int, shape: Sequence[int]) -> dict[s
         "task": model.task,
         "bounds_known": model.bounds is not None,
         "batch_size": model.batch_size,
-        "device": str(model.device),
         "memory_format": model.memory_format(shape),
-        "threads": torch.get_num_threads(),
         "seed": seed,
-        **_versions(),
+        **machine(model.device),
+        **versions(),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What computes here, as far as it can change the last digits of a map, as plain JSON values."""
+    return {
+        "device": str(device),
+        "accelerator": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu": _cpu(),
+        "instruction_set": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
     }
 
 
 @cache
-def _versions() -> dict[str, str]:
+def _cpu() -> str:
+    """The CPU by its name; where the system does not tell it, its family."""
+    about = Path("/proc/cpuinfo")
+    lines = about.read_text("utf-8", "replace").splitlines() if about.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return next(iter(names), platform.processor() or platform.machine())
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of seewhy, Python, torch and the installed packages that can change a map."""
     try:
         own = importlib.metadata.version("seewhy")
     except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
@@ -66,5 +91,12 @@ def _versions() -> dict[str, str]:
         "seewhy": own,
         "torch": str(torch.__version__),
         "python": platform.python_version(),
-        "machine": platform.machine(),
+        **{name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

@@ -165,7 +165,38 @@ class Explanation:
     def rows(self) -> list[runfolder.Row]:
         """Each row as (JSON record, raw map, picture of the input): what is saved, and what every page is made from."""
         flat = self.images.ndim == 4
-        return [(self._record(i), self._cells(i), self._photo(i) if flat else None) for i in range(len(self))]
+        return [(self.record(i), self._cells(i), self._photo(i) if flat else None) for i in range(len(self))]
+
+    def record(self, i: int) -> runfolder.Record:
+        """Row i as plain JSON values: what was explained, by what, how, and how far it can be trusted."""
+        raw, n = self._cells(i), self.image_index[i]
+        per_row = {name: values[i] for name, values in self.validity.items() if name in PER_ROW_VALIDITY}
+        record = {
+            "schema": runfolder.SCHEMA,
+            "image": {
+                **self.sources[n].to_dict(),
+                "index": n,
+                "pixels_sha256": sha256(self.images[n]),
+                "shape": list(self.images.shape[1:]),
+            },
+            "method": self.method,
+            "title": METHODS[self.method].title if self.method in METHODS else self.method,
+            "summary": METHODS[self.method].summary if self.method in METHODS else "A method from outside seewhy.",
+            "drawn_as": self.picture,
+            "parameters": self.parameters,
+            "target": self.targets[i],
+            "score": float(self.scores[i]),
+            "predictions": self.predictions[i],
+            "layer": self.layer,
+            "grid": list(self.grid),
+            "status": str(self.status[i]),
+            "map": {"sha256": hashlib.sha256(runfolder.npy_bytes(raw)).hexdigest(), **_statistics(raw)},
+            "evidence": {name: values[i].item() for name, values in self.evidence.items()},
+            "validity": {**self.validity, **per_row},
+            "seconds_of_the_call": self.seconds,
+            "provenance": {**self.provenance, "model_sha256": self.fingerprint()},
+        }
+        return {"id": _row_id(record), **runfolder.plain(record)}
 
     def save(self, folder: str | Path, *, on_photo: bool = False) -> Path:
         """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures.
@@ -207,43 +238,6 @@ class Explanation:
         bands = shade[:3] if len(shade) >= 3 else shade[:1].expand(3, *shade.shape[1:])
         photo: draw.RGB = (bands.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
         return photo
-
-    def _record(self, i: int) -> runfolder.Record:
-        raw, n = self._cells(i), self.image_index[i]
-        magnitude = np.sort(np.abs(raw).ravel())[::-1]
-        top = magnitude[: max(1, round(0.05 * magnitude.size))].sum()
-        per_row = {name: values[i] for name, values in self.validity.items() if name in PER_ROW_VALIDITY}
-        record = {
-            "schema": runfolder.SCHEMA,
-            "image": {
-                **self.sources[n].to_dict(),
-                "index": n,
-                "pixels_sha256": sha256(self.images[n]),
-                "shape": list(self.images.shape[1:]),
-            },
-            "method": self.method,
-            "title": METHODS[self.method].title if self.method in METHODS else self.method,
-            "summary": METHODS[self.method].summary if self.method in METHODS else "A method from outside seewhy.",
-            "drawn_as": self.picture,
-            "parameters": self.parameters,
-            "target": self.targets[i],
-            "score": float(self.scores[i]),
-            "predictions": self.predictions[i],
-            "layer": self.layer,
-            "grid": list(self.grid),
-            "status": str(self.status[i]),
-            "map": {
-                "sha256": hashlib.sha256(runfolder.npy_bytes(raw)).hexdigest(),
-                "min": float(raw.min()),
-                "max": float(raw.max()),
-                "mass_in_top_5_percent": float(top / magnitude.sum()) if magnitude.sum() > 0 else None,
-            },
-            "evidence": {name: values[i].item() for name, values in self.evidence.items()},
-            "validity": {**self.validity, **per_row},
-            "seconds_of_the_call": self.seconds,
-            "provenance": {**self.provenance, "model_sha256": self.fingerprint()},
-        }
-        return {"id": _row_id(record), **runfolder.plain(record)}
 
     def __repr__(self) -> str:
         lines = [f"{self.method}: {len(self)} row(s), grid {' x '.join(map(str, self.grid))}, {self.seconds:.2f} s"]
@@ -332,6 +326,17 @@ def _column(rows: Sequence[runfolder.Row], name: str) -> Tensor:
     missing = [math.nan if r["status"] in (Status.NON_FINITE, Status.NO_DETECTION) else math.inf for r, _, _ in rows]
     values = [record["evidence"][name] for record, _, _ in rows]
     return torch.tensor([m if value is None else value for m, value in zip(missing, values, strict=True)])
+
+
+def _statistics(raw: draw.FloatMap) -> dict[str, float | None]:
+    magnitude = np.sort(np.abs(raw).ravel())[::-1]
+    top = magnitude[: max(1, round(0.05 * magnitude.size))].sum()
+    return {
+        "mean": float(raw.mean()),
+        "min": float(raw.min()),
+        "max": float(raw.max()),
+        "mass_in_top_5_percent": float(top / magnitude.sum()) if magnitude.sum() > 0 else None,
+    }
 
 
 def sha256(values: Tensor) -> str:

@@ -1,0 +1,197 @@
+"""The ledger's tables, and the one place that says what the content of each kind of record holds.
+
+Two tables in `ledger.sqlite`: `record`, of which a row is written once and never changed (triggers refuse it), and
+`schema_version`, to which every migration appends its number. Arrays and pictures lie beside the file, in maps/ and images/,
+each named by the SHA-256 of its bytes; records name them.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Column, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+
+from seewhy import runfolder
+from seewhy.errors import UsageError
+
+SCHEMA = 1
+NAME = runfolder.LEDGER
+FIRST = "0" * 64  # what stands for the hash of the record before the first
+
+# Kind of record -> what its content holds. A name under images/ or maps/ is that of a kept file; a path is relative to the
+# data root; a number that is not finite, and whatever there is none of, is null.
+CONTENTS: dict[str, dict[str, str]] = {
+    "run": {
+        "model": "the name of the model",
+        "model_sha256": "of its architecture and every tensor, whatever file they came from",
+        "data": "what identifies the data set",
+        "settings": "what was asked for, defaults included",
+        "versions": "of seewhy, torch and the rest",
+        "machine": "device, CPU, instruction set, threads",
+    },
+    "setup": {"*": "what the set-up check found, as its to_dict() says it"},
+    "prediction": {
+        "path": "of the image",
+        "label": "the right answer, as the data set gives it",
+        "predicted": "the answer of the model",
+        "right": "whether both are one",
+        "score": "of the predicted output",
+        "probability": "of the predicted class; null where the output is none",
+        "outputs": "every output, or null",
+        "group": "images of one source, which intervals are clustered by",
+        "metadata": "the data set's further columns, by name",
+    },
+    "skip": {"path": "of the image", "reason": "why it was left out, in a sentence"},
+    "explanation": {
+        "image": "its path, or 'image 3' of a tensor",
+        "image_sha256": "of the file's bytes; empty where there was no file",
+        "pixels_sha256": "of what the model was shown: decoded, upright, cut to its input, float32",
+        "shape": "of what the model was shown: channels, axes",
+        "geometry": "where that lies in the photo; null where the way back is unknown",
+        "notes": "what was done to the photo on the way",
+        "model": "the name of the model",
+        "model_sha256": "of its architecture and every tensor, whatever file they came from",
+        "model_version": "the user's own name of this version of the model",
+        "weights": "where they came from",
+        "task": "of the model",
+        "method": "its name in the registry",
+        "parameters": "all of them, defaults included; tensors by their hash",
+        "target": "what is explained: kind, scale, index, label, text ...",
+        "score": "the explained number on the clean image",
+        "predictions": "the most probable classes with their probabilities, the first one is the predicted class",
+        "layer": "where the map was taken; null for methods on the input",
+        "grid": "cells of the map along each axis",
+        "status": "ok, or why there is no map",
+        "map": "sha256 (of its .npy bytes), file (under maps/), mean, min, max, mass_in_top_5_percent (of |map|)",
+        "evidence": "baseline and why, rule, rows spent, completeness gap, and whatever else the method knows of this map",
+        "validity": "what can differ in this map, each with its reason",
+        "checks": "keys of the check records of this method on this model",
+        "seed": "of everything drawn at random",
+        "precision": "number type that the network computed in",
+        "seconds": "of the call that made this map with others",
+        "machine": "device, accelerator, cpu, instruction_set, machine (its family), threads, batch_size, memory_format",
+        "versions": "of seewhy, python, torch and the packages that can change a map",
+    },
+    "candidate": {"*": "a pattern that the model may rely on: kind, place or appearance, and how it was found"},
+    "effect": {
+        "candidate": "key of the candidate record",
+        "operation": "removed, pasted, or a control",
+        "image": "its path",
+        "output": "the output that was measured",
+        "*": "the numbers before and after",
+    },
+    "finding": {"*": "a finding as it stands in findings.json"},
+    "strip": {
+        "finding": "its id",
+        "path": "of the image",
+        "pictures": "before, removed, pasted: names under images/, or absent",
+        "said": "before, removed, pasted: what the model said of each",
+        "output": "the output that was measured",
+        "unit": "logit, probability or score",
+    },
+    "mean_map": {
+        "name": "the class, or the quarter of the score",
+        "right": "whether the maps are of images that the model got right",
+        "n": "how many maps are in the mean",
+        "method": "that made them",
+        "map": "a name under maps/",
+    },
+    "association": {
+        "column": "of the data set's metadata",
+        "value": "in that column",
+        "n": "how many images have it",
+        "*": "accuracy or score of these images, with its interval",
+    },
+    "cost": {"forward_rows": "without a gradient", "gradient_rows": "forward and backward", "seconds": "of wall time"},
+    "check": {"*": "what one check of a method found, as checks.jsonl holds it"},
+}
+
+metadata = MetaData()
+
+record_table = Table(
+    "record",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False, comment="1, 2, 3 ... without a gap"),
+    Column("time", String, nullable=False, comment="UTC, ISO 8601, when the record was written"),
+    Column("kind", String, nullable=False, comment="one of CONTENTS"),
+    Column(
+        "key", String, nullable=False, comment="which record of its kind; a second one of the same key is not written"
+    ),
+    Column("content", Text, nullable=False, comment="canonical JSON, see CONTENTS"),
+    Column("previous", String(64), nullable=False, comment="hash of the record before, 64 zeros for the first"),
+    Column("hash", String(64), nullable=False, comment="SHA-256 of previous and the canonical JSON of the five first"),
+    # Taken out of the content for filters; the hash covers them there.
+    Column("image", String, comment="the content's `image` or `path`"),
+    Column("model", String, comment="the content's `model_sha256`"),
+    Column("method", String, comment="the content's `method`"),
+    UniqueConstraint("kind", "key"),
+    Index("record_of_kind", "kind", "number"),
+    Index("record_of_image", "image"),
+    Index("record_of_model", "model"),
+    Index("record_of_method", "method"),
+)
+
+version_table = Table(
+    "schema_version",
+    metadata,
+    Column("version", Integer, primary_key=True, autoincrement=False, comment="the highest one holds"),
+    Column("since", String, nullable=False, comment="UTC, ISO 8601, when the tables became so"),
+)
+
+_REFUSED = "RAISE(ABORT, 'the ledger is append-only: a record is never"
+TRIGGERS = (  # the last condition is for INSERT OR REPLACE, which deletes without firing a trigger
+    f"CREATE TRIGGER record_is_never_changed BEFORE UPDATE ON record BEGIN SELECT {_REFUSED} changed'); END",
+    f"CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record BEGIN SELECT {_REFUSED} deleted'); END",
+    "CREATE TRIGGER record_is_appended BEFORE INSERT ON record "
+    "WHEN NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM record) "
+    f"OR NEW.previous <> coalesce((SELECT hash FROM record WHERE number = NEW.number - 1), '{FIRST}') "
+    "OR EXISTS (SELECT 1 FROM record WHERE kind = NEW.kind AND key = NEW.key) "
+    f"BEGIN SELECT {_REFUSED} inserted before or over others'); END",
+)
+
+
+def canonical(value: Any) -> str:
+    """The one way to write plain JSON values: keys sorted, no spaces, ASCII."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: dict[str, Any]) -> str:
+    """What a record says of itself and of all before it: SHA-256 in hexadecimal."""
+    own = canonical({"number": number, "time": time, "kind": kind, "key": key, "content": content})
+    return hashlib.sha256((previous + own).encode()).hexdigest()
+
+
+def stored_content(kind: str, key: str, content: object) -> str:
+    """A content as the ledger keeps it; numbers of numpy become plain ones, those that are not finite null.
+
+    UsageError for what is no dict of plain JSON values.
+    """
+
+    def number(value: object) -> object:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"it holds a {type(value).__name__}")
+
+    try:
+        if not isinstance(content, dict):
+            raise TypeError(f"it is a {type(content).__name__}")  # noqa: TRY301  # one message for both
+        json.dumps(content, default=number)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the content of {kind} {key!r} must be a dict of plain JSON values; {error}. Tensors and arrays: "
+            "ledger.keep(array) gives a name to write instead."
+        ) from error
+    return canonical(runfolder.plain(content))
+
+
+def stored_text(text: str) -> str:
+    """A text that any database takes: lone surrogates (bytes of a file name that are no text) become their escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def lifted(content: dict[str, Any]) -> dict[str, str | None]:
+    """The columns that people filter by, out of a content."""
+    found = {"image": content.get("image", content.get("path"))}
+    found |= {"model": content.get("model_sha256"), "method": content.get("method")}
+    return {name: stored_text(value) if isinstance(value, str) else None for name, value in found.items()}

@@ -1,0 +1,394 @@
+import hashlib
+import json
+import os
+import pickle
+import sqlite3
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sqlalchemy import select
+
+from seewhy.errors import SeewhyError, UsageError
+from seewhy.ledger import CONTENTS, FIRST, NAME, chain_hash, open_ledger
+from seewhy.ledger.schema import metadata, record_table
+
+SKIP = {"path": "cats/1.png", "reason": "damaged"}
+RAW = np.random.default_rng(0).standard_normal((7, 9)).astype(np.float32)
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    with open_ledger(tmp_path / "run") as ledger:
+        yield ledger
+
+
+def sql(ledger, statement):
+    connection = sqlite3.connect(ledger.path)
+    try:
+        with connection:
+            return connection.execute(statement).fetchall()
+    finally:
+        connection.close()
+
+
+def expected_hash(record):
+    """The chain as the docs say it, written apart from the code."""
+    own = {"content": record.content, "key": record.key, "kind": record.kind, "number": record.number}
+    text = json.dumps({**own, "time": record.time}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"{record.previous}{text}".encode()).hexdigest()
+
+
+# -- records -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_appended_is_read_back_exactly_also_after_closing(ledger):
+    content = {"b": [1, 0.1, -0.0, 1e300, None, True, "ü\u0000\U0001f408"], "a": {"z": {}, "y": []}}
+    written = [ledger.append("candidate", "one", content), ledger.append("finding", "one", {})]
+    assert [one.content for one in written] == [content, {}]
+    assert ledger.read() == written
+    ledger.close()
+    with open_ledger(ledger.folder) as again:
+        assert again.read() == written
+        assert again.find("candidate", "one") == written[0]
+        assert again.find("candidate", "two") is None
+        assert again.append("cost", "one", {}).number == 3
+
+
+def test_the_same_key_again_gives_the_record_that_is_there(ledger):
+    first = ledger.append("skip", "a", SKIP)
+    assert ledger.append("skip", "a", {**SKIP, "reason": "another"}) == first
+    assert ledger.append("cost", "a", {}).number == 2
+    b, a, again = ledger.append_all("skip", [("b", {"n": 1}), ("a", {}), ("b", {"n": 2})])
+    assert (a, again, b.number, b.content) == (first, b, 3, {"n": 1})
+    assert len(ledger.read()) == 3
+
+
+def test_every_record_carries_the_hash_of_the_one_before(ledger):
+    ledger.append("run", "run", {"model": "net"})
+    ledger.append_all("skip", [(f"{i}", {**SKIP, "n": i / 7}) for i in range(5)])
+    ledger.append("finding", "f", {"sentence": "It reads the watermark."})
+    records = ledger.read()
+    assert [one.number for one in records] == list(range(1, 8))
+    assert [one.previous for one in records] == [FIRST, *(one.hash for one in records[:-1])]
+    assert [one.hash for one in records] == [expected_hash(one) for one in records]
+    assert all(one.time.endswith("+00:00") for one in records)
+
+
+def test_the_hash_stays_what_it_was_in_the_first_release():
+    found = chain_hash(FIRST, 1, "2026-01-02T03:04:05.678901+00:00", "skip", "ä", {"b": [1.5, None], "a": "\u20ac"})
+    assert found == "df820c69e97b86848f1735da6acf17e1c378af0c236c0ea88ce746822dd79fc4"
+
+
+def test_keys_and_records_come_in_the_order_of_writing(ledger):
+    ledger.append_all("prediction", [(name, {"path": name}) for name in ("c", "a", "b")])
+    ledger.append("skip", "d", SKIP)
+    assert ledger.keys("prediction") == {"a", "b", "c"}
+    assert ledger.keys("effect") == set()
+    assert [one.key for one in ledger.read("prediction")] == ["c", "a", "b"]
+    assert [one.key for one in ledger.read()] == ["c", "a", "b", "d"]
+    assert ledger.append_all("skip", []) == []
+
+
+def test_more_keys_than_one_question_holds(ledger):
+    rows = [(f"{i}", {"n": i}) for i in range(1203)]
+    first = ledger.append_all("effect", rows[::2])
+    records = ledger.append_all("effect", rows)
+    assert [one.content["n"] for one in records] == list(range(1203))
+    assert records[::2] == first
+    assert len(ledger.read()) == 1203
+
+
+def test_records_are_filtered_by_image_model_and_method(ledger):
+    ledger.append("prediction", "p", {"path": "x.png"})
+    ledger.append("explanation", "a", {"image": "x.png", "model_sha256": "m", "method": "grad_cam"})
+    ledger.append("explanation", "b", {"image": "y.png", "model_sha256": "m", "method": "occlusion"})
+    ledger.append("candidate", "c", {"image": {"no": "text"}, "method": ["grad_cam"]})
+    assert [one.key for one in ledger.read(image="x.png")] == ["p", "a"]
+    assert [one.key for one in ledger.read("explanation", image="x.png")] == ["a"]
+    assert [one.key for one in ledger.read(model="m")] == ["a", "b"]
+    assert [one.key for one in ledger.read(method="occlusion", model="m")] == ["b"]
+    assert ledger.read(image="z.png") == []
+
+
+def test_numbers_of_numpy_become_plain_and_what_is_not_finite_null(ledger):
+    given = {"f": np.float32(0.5), "i": np.int64(3), "b": np.bool_(True), "n": [float("nan"), np.float32("inf")]}
+    assert ledger.append("effect", "a", given).content == {"f": 0.5, "i": 3, "b": True, "n": [None, None]}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"map": torch.zeros(2)}, "it holds a Tensor"),
+        ({"map": RAW}, "it holds a ndarray"),
+        ({"a": {1, 2}}, "it holds a set"),
+        ({("a", 1): 2}, "keys must be str"),
+        ([1], "it is a list"),
+        (None, "it is a NoneType"),
+    ],
+)
+def test_content_that_is_no_plain_json_is_an_error_and_nothing_is_written(ledger, content, said):
+    with pytest.raises(UsageError, match=f"effect 'b'.*{said}"):
+        ledger.append_all("effect", [("a", {}), ("b", content)])
+    assert ledger.read() == []
+
+
+def test_kinds_and_keys_that_there_cannot_be(ledger):
+    with pytest.raises(UsageError, match="unknown kind of record 'explanations': did you mean 'explanation'"):
+        ledger.append("explanations", "a", {})
+    for ask in (ledger.keys, ledger.read, lambda kind: ledger.find(kind, "a")):
+        with pytest.raises(UsageError, match="unknown kind of record 'findings'"):
+            ask("findings")
+    for key in ("", 3, None):
+        with pytest.raises(UsageError, match="the key of a record of kind skip"):
+            ledger.append("skip", key, SKIP)
+
+
+def test_a_file_name_that_is_no_text_is_a_key_like_any_other(ledger):
+    name = os.fsdecode(b"caf\xe9.png")
+    written = ledger.append("skip", name, {"path": name, "reason": "damaged"})
+    assert written.content["path"] == name
+    assert ledger.append("skip", name, {}) == ledger.find("skip", name) == written
+    assert ledger.read(image=name) == [written]
+    assert ledger.keys("skip") == {"caf\\udce9.png"}
+
+
+@pytest.mark.parametrize("name", ["50% of it?", "a#b", "Bär é", "x;y'z"])
+def test_folders_of_any_name(tmp_path, name):
+    with open_ledger(tmp_path / name) as ledger:
+        ledger.append("skip", "a", SKIP)
+        assert (tmp_path / name / NAME).is_file()
+    with open_ledger(tmp_path / name, read_only=True) as again:
+        assert again.keys("skip") == {"a"}
+
+
+# -- append-only ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE record SET content = '{}' WHERE number = 1",
+        "UPDATE record SET method = 'x'",
+        "DELETE FROM record WHERE number = 2",
+        "DELETE FROM record",
+        "INSERT OR REPLACE INTO record SELECT * FROM record WHERE number = 1",
+        "INSERT OR REPLACE INTO record SELECT 3, time, kind, 'a', content, hash, hash, image, model, method FROM record",
+        "INSERT INTO record SELECT 3, time, kind, 'c', content, previous, hash, image, model, method FROM record",
+        "INSERT INTO record SELECT 4, time, kind, 'c', content, hash, hash, image, model, method FROM record",
+        "INSERT INTO record SELECT NULL, time, kind, 'c', content, hash, hash, image, model, method FROM record",
+    ],
+)
+def test_the_database_refuses_to_change_delete_or_slip_in_a_record(ledger, statement):
+    written = ledger.append_all("skip", [("a", SKIP), ("b", SKIP)])
+    with pytest.raises(sqlite3.IntegrityError, match="the ledger is append-only"):
+        sql(
+            ledger,
+            statement + (" WHERE number = 2" if "record SELECT" in statement and "WHERE" not in statement else ""),
+        )
+    assert ledger.read() == written
+
+
+def test_every_commit_is_on_disk_and_readers_do_not_wait(ledger):
+    with ledger._connection() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    ledger.append("skip", "a", SKIP)
+    with ledger._connection() as writer, open_ledger(ledger.folder, read_only=True) as reader:
+        writer.exec_driver_sql("BEGIN IMMEDIATE")
+        assert reader.keys("skip") == {"a"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "condition", "index"),
+    [
+        (["key"], {"kind": "skip"}, "USING COVERING INDEX"),
+        (["content"], {"kind": "skip", "key": "a"}, "USING INDEX"),
+        (["content"], {"image": "a"}, "USING INDEX record_of_image"),
+        (["content"], {"kind": "skip"}, "USING INDEX record_of_kind"),
+    ],
+)
+def test_no_question_reads_the_whole_ledger(ledger, columns, condition, index):
+    asked = select(*(record_table.c[name] for name in columns))
+    for name, value in condition.items():
+        asked = asked.where(record_table.c[name] == value)
+    if columns == ["content"]:
+        asked = asked.order_by(record_table.c.number)
+    text = str(asked.compile(compile_kwargs={"literal_binds": True}))
+    plan = " ".join(row[3] for row in sql(ledger, f"EXPLAIN QUERY PLAN {text}"))
+    assert index in plan
+    assert "SCAN" not in plan
+
+
+def test_every_column_and_every_kind_says_what_it_holds():
+    assert all(column.comment for table in metadata.tables.values() for column in table.columns)
+    assert all(CONTENTS[kind] and all(CONTENTS[kind].values()) for kind in CONTENTS)
+
+
+# -- opening -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_without_a_ledger_is_not_read(tmp_path):
+    with pytest.raises(UsageError, match=r"holds no ledger: there is no ledger.sqlite"):
+        open_ledger(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / NAME).write_bytes(b"")
+    with pytest.raises(UsageError, match="has schema None; this version of seewhy reads schema 1"):
+        open_ledger(tmp_path, read_only=True)
+
+
+def test_what_is_only_read_is_not_written(ledger):
+    ledger.append("skip", "a", SKIP)
+    with open_ledger(ledger.folder, read_only=True) as reader:
+        for write in (lambda: reader.append("skip", "b", SKIP), lambda: reader.keep(RAW)):
+            with pytest.raises(UsageError, match="opened to be read only"):
+                write()
+
+
+def test_a_ledger_of_a_newer_seewhy_is_refused(ledger):
+    ledger.close()
+    sql(ledger, "INSERT INTO schema_version VALUES (2, '2030-01-01T00:00:00+00:00')")
+    for read_only in (False, True):
+        with pytest.raises(UsageError, match="has schema 2; this version of seewhy reads schema 1"):
+            open_ledger(ledger.folder, read_only=read_only)
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    (tmp_path / NAME).write_bytes(b"no database at all " * 100)
+    for read_only in (False, True):
+        with pytest.raises(SeewhyError, match=r"ledger.sqlite: is damaged, or no ledger: file is not a database"):
+            open_ledger(tmp_path, read_only=read_only)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SeewhyError, match="cannot make"):
+        open_ledger(tmp_path / "file")
+
+
+def test_a_forked_process_is_told_to_open_its_own(ledger, monkeypatch):
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(UsageError, match="opened before this process was forked"):
+        ledger.append("skip", "a", SKIP)
+
+
+def test_a_full_database_is_an_error_in_words_and_loses_nothing(ledger):
+    first = ledger.append("skip", "a", SKIP)
+    with ledger._connection() as connection:  # the pool hands out the same connection again
+        connection.exec_driver_sql("PRAGMA max_page_count=30")
+    with pytest.raises(SeewhyError, match=r"ledger.sqlite: the disk is full. Every acknowledged record is kept"):
+        ledger.append_all("skip", [(f"{i}", {"text": "x" * 3000}) for i in range(100)])
+    assert ledger.read() == [first]
+    with ledger._connection() as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count=100000")
+    assert ledger.append("skip", "b", SKIP).previous == first.hash
+
+
+# -- arrays and pictures -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        RAW,
+        np.asfortranarray(RAW.astype(np.float64)),
+        RAW[::2, ::-1],
+        np.array([np.nan, np.inf, -0.0], dtype=np.float16),
+        np.array(3, dtype=np.int64),
+        np.zeros((0, 4), dtype=bool),
+        np.arange(5, dtype=">i4"),
+    ],
+)
+def test_an_array_is_read_back_exactly(ledger, array):
+    name = ledger.keep(array)
+    kept = ledger.array(name)
+    assert (kept.dtype, kept.shape, kept.tobytes()) == (array.dtype, array.shape, array.tobytes())
+    assert name == f"maps/{hashlib.sha256((ledger.folder / name).read_bytes()).hexdigest()}.npz"
+
+
+def test_the_same_array_is_kept_once(ledger):
+    assert ledger.keep(RAW) == ledger.keep(np.asfortranarray(RAW)) == ledger.keep(RAW.copy())
+    assert len(list((ledger.folder / "maps").iterdir())) == 1
+    assert ledger.keep(RAW + 1) != ledger.keep(RAW)
+
+
+@pytest.mark.parametrize("array", [torch.zeros(2), [1.0, 2.0], np.array([{}], dtype=object)])
+def test_what_is_no_array_of_numbers_is_not_kept(ledger, array):
+    with pytest.raises(UsageError, match="a ledger keeps numpy arrays of numbers; got"):
+        ledger.keep(array)
+
+
+def test_any_changed_byte_of_an_array_is_caught_and_keeping_it_again_mends_it(ledger):
+    name = ledger.keep(RAW[:3, :3])
+    path = ledger.folder / name
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(SeewhyError, match="was changed after it was written"):
+            ledger.array(name)
+    assert ledger.keep(RAW[:3, :3]) == name
+    assert np.array_equal(ledger.array(name), RAW[:3, :3])
+    path.unlink()
+    with pytest.raises(SeewhyError, match="is missing"):
+        ledger.array(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret", "maps/../ledger.sqlite", f"maps/{'0' * 63}.npz", f"/maps/{'0' * 64}.npz", ""]
+)
+def test_a_name_that_the_ledger_did_not_give_is_refused(ledger, name):
+    with pytest.raises(SeewhyError, match="is no name that a ledger gives"):
+        ledger.array(name)
+
+
+class Bomb:
+    def __reduce__(self):
+        return (pytest.fail, ("it was unpickled",))
+
+
+def test_a_pickle_under_the_right_name_is_never_loaded(ledger):
+    several = BytesIO()
+    np.savez_compressed(several, values=np.array([Bomb()], dtype=object))
+    for content in (pickle.dumps(Bomb()), several.getvalue()):
+        name = f"maps/{hashlib.sha256(content).hexdigest()}.npz"
+        (ledger.folder / "maps").mkdir(exist_ok=True)
+        (ledger.folder / name).write_bytes(content)
+        with pytest.raises(SeewhyError, match="holds no array that can be read safely"):
+            ledger.array(name)
+
+
+def photo(size=(40, 60)):
+    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)).resize((200, 160))
+
+
+def test_a_photo_is_kept_small_and_a_drawing_exactly(ledger):
+    name = ledger.keep_picture(photo())
+    with Image.open(ledger.folder / name) as kept:
+        assert (kept.format, kept.size, name) == ("JPEG", (200, 160), ledger.keep_picture(photo()))
+        assert np.abs(np.asarray(kept).astype(int) - np.asarray(photo())).mean() < 8
+    drawing = Image.fromarray(np.kron(np.arange(250, dtype=np.uint8).reshape(10, 25), np.ones((4, 4), np.uint8)))
+    name = ledger.keep_picture(drawing)
+    with Image.open(ledger.folder / name) as kept:
+        assert kept.format == "PNG"
+        assert np.array_equal(np.asarray(kept.convert("L")), np.asarray(drawing))
+    assert hashlib.sha256(ledger.file(name)).hexdigest() in name
+    with pytest.raises(SeewhyError, match="holds no array"):
+        ledger.array(name)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_no_exif_and_no_comment_of_a_photo_is_kept(ledger, form):
+    exif = Image.Exif()
+    exif[0x010E], exif[0x0112] = "a secret place", 6  # description; turned by a quarter
+    content, picture = BytesIO(), photo() if form == "JPEG" else photo().convert("P", colors=64)
+    picture.save(content, form, exif=exif, **({"comment": "a secret place"} if form == "JPEG" else {}))
+    assert b"a secret place" in content.getvalue()
+    with Image.open(content) as given:
+        name = ledger.keep_picture(given)
+    assert name.endswith(".jpg" if form == "JPEG" else ".png")
+    with Image.open(ledger.folder / name) as kept:
+        assert kept.size == (160, 200)
+        assert not kept.getexif()
+        assert b"secret" not in ledger.file(name)

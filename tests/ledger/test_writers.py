@@ -1,0 +1,149 @@
+"""Real processes on one ledger: many at once, killed at any moment, on a full disk, without the right to write."""
+
+import multiprocessing
+import random
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import writers
+
+from seewhy.ledger import FIRST, NAME, chain_hash, open_ledger
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """One server that has imported seewhy starts all processes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["seewhy.ledger"])
+    return context
+
+
+def check_whole(ledger):
+    previous = FIRST
+    for number, record in enumerate(ledger.read(), 1):
+        assert (record.number, record.previous) == (number, previous)
+        expected = chain_hash(previous, number, record.time, record.kind, record.key, record.content)
+        assert record.hash == expected
+        previous = record.hash
+
+
+def noted_by_writers(folder):
+    return [line.split() for path in folder.glob("*.txt") for line in path.read_text().splitlines()]
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def answer(processes, work, *given):
+    here, there = processes.Pipe(duplex=False)
+    process = processes.Process(target=work, args=(*given, there))
+    process.start()
+    there.close()
+    said = here.recv()
+    process.join()
+    here.close()
+    return said
+
+
+def test_many_processes_make_one_ledger_and_write_it_at_once(processes, tmp_path):
+    names, n = [f"writer {i}" for i in range(6)], 12
+    for attempt in range(2):  # opening at the same moment is what can go wrong
+        folder, start = tmp_path / f"{attempt}", processes.Barrier(len(names))
+        working = [processes.Process(target=writers.write, args=(folder, name, n, start)) for name in names]
+        for process in working:
+            process.start()
+        for process in working:
+            process.join()
+        assert [process.exitcode for process in working] == [0] * len(names)
+        with open_ledger(folder) as ledger:
+            assert ledger.keys("prediction") == {f"{name} {i}" for name in names for i in range(n)}
+            assert ledger.keys("skip") == {f"common {i}" for i in range(n + 1)}
+            assert len(ledger.read()) == len(names) * n + n + 1
+            check_whole(ledger)
+        assert sorted(path.name for path in folder.iterdir()) == [NAME, "maps"]
+        assert len(list((folder / "maps").iterdir())) == n
+
+
+def test_writers_that_are_killed_lose_no_acknowledged_record(processes, tmp_path):
+    moments, folder, noted = random.Random(0), tmp_path / "run", 0
+    for turn in range(12):
+        working = [
+            processes.Process(target=writers.write_until_killed, args=(folder, f"{turn} {i}", tmp_path / f"{i}.txt"))
+            for i in range(2)
+        ]
+        for process in working:
+            process.start()
+        if turn % 2:  # in the middle of writing; else at any moment, of opening too
+            wait_for(lambda before=noted: len(noted_by_writers(tmp_path)) > before + 5)
+        time.sleep(moments.uniform(0, 0.15))
+        for process in working:
+            process.kill()
+        for process in working:
+            process.join()
+        noted = len(noted_by_writers(tmp_path))
+    with open_ledger(folder) as ledger:
+        check_whole(ledger)
+        records = {record.number: record for record in ledger.read()}
+        assert noted > 30
+        assert all(records[int(number)].hash == digest for number, digest in noted_by_writers(tmp_path))
+        for record in records.values():
+            assert ledger.array(record.content["map"]).shape == (9, 9)
+
+
+def test_a_full_disk_is_an_error_in_words_and_loses_no_acknowledged_record(processes, tmp_path):
+    said, done = answer(processes, writers.write_on_a_full_disk, tmp_path)
+    assert "cannot write" in said[0]
+    assert "File too large" in said[0]
+    assert "ledger.sqlite: the disk refuses" in said[1]
+    assert "Every acknowledged record is kept" in said[1]
+    with open_ledger(tmp_path) as ledger:
+        check_whole(ledger)
+        assert len(ledger.read()) == done > 10
+        assert ledger.append("prediction", "more", {}).number == done + 1
+
+
+@pytest.fixture
+def folder():
+    """One that another user may reach, which pytest's own is not."""
+    path = Path(tempfile.mkdtemp(prefix="seewhy-"))
+    path.chmod(0o755)
+    yield path
+    path.chmod(0o755)
+    shutil.rmtree(path)
+
+
+def test_a_folder_that_cannot_be_written_is_read_and_named(processes, folder):
+    with open_ledger(folder) as ledger:
+        ledger.append("skip", "a", {"map": ledger.keep(np.eye(2))})
+    folder.chmod(0o555)
+    keys, array, told, refused = answer(processes, writers.as_nobody, folder)
+    assert (keys, array) == (["a"], [[1, 0], [0, 1]])
+    assert "opened to be read only" in told
+    assert "ledger.sqlite: cannot be written (attempt to write a readonly database)" in refused
+    assert sorted(path.name for path in folder.iterdir()) == [NAME, "maps"]
+
+
+def test_no_ledger_can_be_made_where_nothing_can_be_written(processes, folder):
+    folder.chmod(0o555)
+    told, refused = answer(processes, writers.as_nobody, folder)
+    assert "holds no ledger" in told
+    assert "ledger.sqlite: cannot be opened (unable to open database file)" in refused
+    assert list(folder.iterdir()) == []
+
+
+def test_what_a_killed_run_left_in_a_read_only_folder_is_explained(processes, folder, tmp_path):
+    with open_ledger(tmp_path) as ledger:
+        ledger.append("skip", "a", {})
+        for name in (NAME, f"{NAME}-wal"):
+            shutil.copy(tmp_path / name, folder)
+    folder.chmod(0o555)
+    for said in answer(processes, writers.as_nobody, folder):
+        assert "what a killed run left, copy to one" in said

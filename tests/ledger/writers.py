@@ -1,0 +1,66 @@
+"""What the processes of test_writers.py do; a module of its own, so that each process imports little."""
+
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+
+from seewhy.errors import SeewhyError
+from seewhy.ledger import open_ledger
+
+NOBODY = 65534
+
+
+def write(folder, name, n, start):
+    """Wait for the others, make or open the ledger, append own and common records in both ways."""
+    start.wait()
+    with open_ledger(folder) as ledger:
+        for i in range(n):
+            ledger.append("prediction", f"{name} {i}", {"path": name, "n": i})
+            ledger.append_all("skip", [(f"common {i}", {"path": name}), (f"common {i + 1}", {"path": name})])
+            ledger.keep(np.full((3, 3), i))
+
+
+def write_until_killed(folder, name, acknowledged):
+    """Append without end; every number is noted in a file once append has returned."""
+    with open_ledger(folder) as ledger, Path(acknowledged).open("ab", buffering=0) as noted:
+        i = len(ledger.keys("prediction"))
+        while True:
+            i += 1
+            array = ledger.keep(np.full((9, 9), i, dtype=np.float32))
+            for record in ledger.append_all("prediction", [(f"{name} {i} {k}", {"map": array}) for k in range(3)]):
+                noted.write(f"{record.number} {record.hash}\n".encode())
+
+
+def write_on_a_full_disk(folder, pipe):
+    """No file may grow beyond 200 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    said, done = [], 0
+    with open_ledger(folder) as ledger:
+        try:
+            ledger.keep(np.random.default_rng(0).random(100_000))
+        except SeewhyError as error:
+            said.append(str(error))
+        try:
+            for i in range(1000):
+                done = ledger.append("prediction", f"{i}", {"text": "x" * 2000}).number
+        except SeewhyError as error:
+            said.append(str(error))
+    pipe.send((said, done))
+
+
+def as_nobody(folder, pipe):
+    """Read and write as a user who may write nothing here."""
+    if os.getuid() == 0:
+        os.setuid(NOBODY)
+    said = []
+    for read_only in (True, False):
+        try:
+            with open_ledger(folder, read_only=read_only) as ledger:
+                said.append(sorted(ledger.keys("skip")))
+                said.append(ledger.array(ledger.read()[-1].content["map"]).tolist())
+                ledger.append("skip", "new", {})
+        except SeewhyError as error:
+            said.append(str(error))
+    pipe.send(said)
