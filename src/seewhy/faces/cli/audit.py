@@ -33,8 +33,6 @@ METADATA = "Column of metadata, such as hospital or seller; repeat for several."
 METHOD = "A method; repeat for several. Default: grad_cam and occlusion. See: seewhy methods."
 POLICY = "What blocks: a seewhy.toml of your own. Default: confirmed findings block."
 AGAINST = "Run folder of an earlier audit: only what is new blocks."
-BOXES = "The objects' boxes: COCO JSON."
-MASKS = "The objects' masks: a folder with a picture per image."
 PICTURES = "Keep no picture, for private data: neither in the run folder nor on the page."
 MAX_SKIPPED = "More skipped images than this end with exit code 3: a number, or a share such as 2%."
 METHODS_BY_DEFAULT = ("grad_cam", "occlusion")
@@ -52,8 +50,6 @@ def audit(
     method: list[str] = typer.Option([], help=METHOD),
     policy: Path | None = typer.Option(None, help=POLICY),
     against: Path | None = typer.Option(None, help=AGAINST),
-    boxes: Path | None = typer.Option(None, help=BOXES),
-    masks: Path | None = typer.Option(None, help=MASKS),
     explained: int = typer.Option(1000, min=1, help="Images that are explained at most; all are predicted."),
     per_class: int = typer.Option(40, min=1, help="Right and wrong images of each class that are explained at most."),
     anyway: bool = typer.Option(False, "--anyway", help="Go on where labels or normalization look wrong."),
@@ -87,12 +83,10 @@ def audit(
     asked: dict[str, Any] = {
         "methods": names,
         "seed": seed,
-        "boxes": boxes,
-        "masks": masks,
         "explained": explained,
         "per_class": per_class,
     }
-    forecast(network, dataset, asked, dry_run=dry_run, as_json=as_json)
+    forecast(network, dataset, names, explained, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     more = {"policy": policy, "against": against, "anyway": anyway, "pictures": not no_pictures, "out": out}
@@ -143,11 +137,13 @@ def read_share(text: str) -> tuple[float, bool]:
     return value, bool(percent)
 
 
-def forecast(network: "VisionModel", dataset: Any, asked: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+def forecast(
+    network: "VisionModel", dataset: Any, methods: Sequence[str], explained: int, *, dry_run: bool, as_json: bool
+) -> None:
     """Say how many rows and minutes the audit will take, where that is long or all that is asked."""
     from seewhy.audit import forecast_audit
 
-    forward, gradient = forecast_audit(network, dataset, **asked)
+    forward, gradient = forecast_audit(network, dataset, methods, explained=explained)
     say_forecast(network, len(dataset.samples), forward, gradient, dry_run=dry_run, as_json=as_json)
 
 
