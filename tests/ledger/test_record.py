@@ -22,7 +22,7 @@ def explained(method="grad_cam", given=None, **params):
 
 
 def test_a_record_holds_what_the_schema_says_and_nothing_else():
-    for method, params in (("grad_cam", {}), ("occlusion", {"window": 16, "stride": 16}), ("random_map", {})):
+    for method, params in (("grad_cam", {}), ("occlusion", {"patch": 16, "stride": 16}), ("random_map", {})):
         assert explanation_record(explained(method, **params)).keys() == CONTENTS["explanation"].keys()
 
 

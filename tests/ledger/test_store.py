@@ -359,7 +359,7 @@ def test_a_pickle_under_the_right_name_is_never_loaded(ledger):
             ledger.array(name)
 
 
-def photo(size=(40, 60)):
+def photo(size=(8, 12)):
     return Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)).resize((200, 160))
 
 

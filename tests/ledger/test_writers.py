@@ -54,7 +54,7 @@ def answer(processes, work, *given):
 
 
 def test_many_processes_make_one_ledger_and_write_it_at_once(processes, tmp_path):
-    names, n = [f"writer {i}" for i in range(6)], 12
+    names, n = [f"writer {i}" for i in range(6)], 8
     for attempt in range(2):  # opening at the same moment is what can go wrong
         folder, start = tmp_path / f"{attempt}", processes.Barrier(len(names))
         working = [processes.Process(target=writers.write, args=(folder, name, n, start)) for name in names]
@@ -120,20 +120,20 @@ def folder():
     shutil.rmtree(path)
 
 
-def test_a_folder_that_cannot_be_written_is_read_and_named(processes, folder):
+def test_a_folder_that_cannot_be_written_is_read_and_named(processes, folder, tmp_path):
     with open_ledger(folder) as ledger:
         ledger.append("skip", "a", {"map": ledger.keep(np.eye(2))})
     folder.chmod(0o555)
-    keys, array, told, refused = answer(processes, writers.as_nobody, folder)
+    keys, array, told, refused = answer(processes, writers.as_nobody, folder, tmp_path / "own")
     assert (keys, array) == (["a"], [[1, 0], [0, 1]])
     assert "opened to be read only" in told
     assert "ledger.sqlite: cannot be written (attempt to write a readonly database)" in refused
     assert sorted(path.name for path in folder.iterdir()) == [NAME, "maps"]
 
 
-def test_no_ledger_can_be_made_where_nothing_can_be_written(processes, folder):
+def test_no_ledger_can_be_made_where_nothing_can_be_written(processes, folder, tmp_path):
     folder.chmod(0o555)
-    told, refused = answer(processes, writers.as_nobody, folder)
+    told, refused = answer(processes, writers.as_nobody, folder, tmp_path / "own")
     assert "holds no ledger" in told
     assert "ledger.sqlite: cannot be opened (unable to open database file)" in refused
     assert list(folder.iterdir()) == []
@@ -145,5 +145,5 @@ def test_what_a_killed_run_left_in_a_read_only_folder_is_explained(processes, fo
         for name in (NAME, f"{NAME}-wal"):
             shutil.copy(tmp_path / name, folder)
     folder.chmod(0o555)
-    for said in answer(processes, writers.as_nobody, folder):
+    for said in answer(processes, writers.as_nobody, folder, tmp_path / "own"):
         assert "what a killed run left, copy to one" in said

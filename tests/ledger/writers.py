@@ -34,12 +34,12 @@ def write_until_killed(folder, name, acknowledged):
 
 
 def write_on_a_full_disk(folder, pipe):
-    """No file may grow beyond 200 kB."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
+    """No file may grow beyond 1 MB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
     said, done = [], 0
     with open_ledger(folder) as ledger:
         try:
-            ledger.keep(np.random.default_rng(0).random(100_000))
+            ledger.keep(np.random.default_rng(0).random(200_000))
         except SeewhyError as error:
             said.append(str(error))
         try:
@@ -50,8 +50,10 @@ def write_on_a_full_disk(folder, pipe):
     pipe.send((said, done))
 
 
-def as_nobody(folder, pipe):
+def as_nobody(folder, own, pipe):
     """Read and write as a user who may write nothing here."""
+    with open_ledger(own) as ledger:  # what Python imports only now, nobody could not
+        ledger.array(ledger.keep(np.eye(2)))
     if os.getuid() == 0:
         os.setuid(NOBODY)
     said = []

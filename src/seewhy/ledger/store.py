@@ -260,7 +260,9 @@ def _opener(path: Path, read_only: bool) -> Callable[[], sqlite3.Connection]:
         return partial(_connect, path, "mode=rwc")
     try:
         _connect(path, "mode=ro").close()
-    except sqlite3.OperationalError:  # a folder where not even a reader may leave its mark
+    except (
+        sqlite3.DatabaseError
+    ):  # a folder where not even a reader may leave its mark; or no database, which shows later
         journal = path.with_name(f"{NAME}-wal")
         if not journal.exists() or journal.stat().st_size == 0:
             return partial(_connect, path, "immutable=1")
