@@ -1,7 +1,7 @@
 """Candidates that are a mark: at one place of the frame, or wherever it was found."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,20 +19,23 @@ from seewhy.audit.marks import (
     random_mark,
     words_of_place,
 )
-from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring
-from seewhy.audit.sightings import Sighting, sightings
+from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring, shrunk
+from seewhy.audit.sightings import Said, Sighting, sightings
 
 BATCH = 32
 MOST_MARKS = 6
 FEWEST = 3  # images on either side, to see what a mark looks like
 
 
-def mark_candidates(images: Tensor, scenes: Tensor, finding: Tensor, seed: int) -> tuple[list[Candidate], list[str]]:
+def mark_candidates(
+    images: Tensor, scenes: Tensor, finding: Tensor, maps: Mapping[str, Tensor], say: Said, seed: int
+) -> tuple[list[Candidate], list[str]]:
     """Marks that recur nearly pixel by pixel in different scenes, and what could not be looked for.
 
-    images: (N, C, H, W) uint8. Found on `finding` (N,) alone; which of the other images show them is seen by correlation.
+    images: (N, C, H, W) uint8; maps: (N, *grid) a method; say: what the model says of pixels. Found on `finding` (N,) alone; which of the other images show them is seen by correlation.
     """
     h = torch.cat([contrast(part.float() / 255) for part in images.split(BATCH)])
+    x = torch.cat([shrunk(part.float() / 255) for part in images.split(BATCH)])
     found = finding.nonzero().flatten()
     own = torch.unique(scenes[found], return_inverse=True)[1].tolist()
     masks, share = recurring(h[found], own, seed)
@@ -50,9 +53,11 @@ def mark_candidates(images: Tensor, scenes: Tensor, finding: Tensor, seed: int) 
         box = box_of(pattern.mask, (images.shape[2], images.shape[3]))
         one = _fixed(images, h, pattern, box, found, seed)
         candidates += [one] if one is not None else []
-    for seen in sightings(h[found], own, seed):
+    of_found = {name: values[found] for name, values in maps.items()}
+    seen_in = sightings(images[found], x[found], torch.tensor(own), of_found, say, seed)
+    for seen in seen_in[:MOST_MARKS]:
         if not any(_same_place(seen, c, images, h) for c in candidates):
-            one = _moving(images, h, seen, found, seed)
+            one = _moving(images, x, seen, found, seed)
             candidates += [one] if one is not None else []
     return candidates, notes
 
@@ -90,11 +95,11 @@ def _fixed(images: Tensor, h: Tensor, pattern: Pattern, box: Box, found: Tensor,
     return _candidate(images, mark, corners, corners, shows, box, f"a mark in {place}", facts, found[~pattern.shows], seed)
 
 
-def _moving(images: Tensor, h: Tensor, seen: Sighting, found: Tensor, seed: int) -> Candidate | None:
+def _moving(images: Tensor, x: Tensor, seen: Sighting, found: Tensor, seed: int) -> Candidate | None:
     """The candidate of a mark that was seen at different places."""
-    factor = images.shape[2] / h.shape[2]
-    shows, corners_small = seen.search(h, seed)
-    height, width = (math.ceil(v * factor) for v in seen.template.shape[1:])
+    factor = images.shape[2] / x.shape[2]
+    shows, corners_small = seen.search(x, seed)
+    height, width = (math.ceil(v * factor) for v in seen.picture.shape[1:])
     if height >= images.shape[2] or width >= images.shape[3]:
         return None
     most = torch.tensor([images.shape[2] - height, images.shape[3] - width])
@@ -110,7 +115,7 @@ def _moving(images: Tensor, h: Tensor, seen: Sighting, found: Tensor, seed: int)
     mark = estimate_mark(windows.float() / 255, plain.float() / 255, inside > 0)
     facts = (
         f"it recurs nearly pixel by pixel in different scenes, at different places: {len(marked)} of the images it was "
-        f"found in correlate with their mean by {seen.alike:.2f} ({int(shows.sum())} of {len(images)} examined images show it)",
+        f"found in are like their mean by {seen.alike:.2f}, where the same pixels in the same colors are 1 ({int(shows.sum())} of {len(images)} examined images show it)",
     )
     return _candidate(images, mark, anywhere, corners, shows, None, "a mark that moves", facts, found[~shows[found]], seed)
 
@@ -193,7 +198,7 @@ def _same_place(seen: Sighting, candidate: Candidate, images: Tensor, h: Tensor)
         return False
     top, left, bottom, right = candidate.where
     factor = images.shape[2] / h.shape[2]
-    tall, wide = seen.template.shape[1:]
+    tall, wide = seen.picture.shape[1:]
     middles = (seen.corners + torch.tensor([tall, wide]) / 2) * factor
     within = (middles[:, 0] > top) & (middles[:, 0] < bottom) & (middles[:, 1] > left) & (middles[:, 1] < right)
     return float(within.float().mean()) > 0.5

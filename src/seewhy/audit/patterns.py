@@ -38,13 +38,18 @@ class Pattern:
     apart: float  # the same of two that do not show it
 
 
+def shrunk(images: Tensor) -> Tensor:
+    """Images (N, C, H, W) at the working size: averaged over whole pixels."""
+    factor = max(1, round(min(images.shape[2:]) / SIDE))
+    return functional.avg_pool2d(images, factor) if factor > 1 else images
+
+
 def contrast(images: Tensor) -> Tensor:
     """Locally normalized contrast of images (N, C, H, W) in [0, 1] at the working size: (N, C, h, w), about 1 in size.
 
     h = x - blur(x), over the blurred root mean square of h over channels, and over FLOOR where that is flat.
     """
-    factor = max(1, round(min(images.shape[2:]) / SIDE))
-    x = functional.avg_pool2d(images, factor) if factor > 1 else images
+    x = shrunk(images)
     sigma = DETAIL * min(x.shape[2:])
     detail = x - gaussian_blur(x, sigma)
     size = gaussian_blur(detail.square().mean(1, keepdim=True), 2 * sigma).clamp_min(0).sqrt()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ def audit(
         examined = _examined(model, data, truth, rows, per_class, explained, seed)
         names = output_names(model, examined.held.clean.shape[1])
         maps = _maps(model, examined, infos, ledger, data.root, seed, tell)
-        trials, notes = _tried(model, examined, names, seed, tell)
+        trials, notes = _tried(model, examined, maps, names, seed, tell)
         found = _found(model, data, examined, trials, names)
         report = {
             "schema": SCHEMA,
@@ -279,7 +280,7 @@ def _maps(model: VisionModel, e: Examined, infos: Sequence[Any], ledger: Ledger,
 
 
 def _tried(
-    model: VisionModel, e: Examined, names: Sequence[str], seed: int, tell: Progress
+    model: VisionModel, e: Examined, maps: dict[str, Tensor], names: Sequence[str], seed: int, tell: Progress
 ) -> tuple[list[Trial], list[str]]:
     """Every candidate with what came of it, and what could not be looked for.
 
@@ -292,7 +293,7 @@ def _tried(
     notes: list[str] = []
     for what in KINDS_IN_ORDER:
         tell(f"looking for {what}", 0, 1)
-        found, said = _candidates(what, held, finding, e.truth, kind, labels, seed)
+        found, said = _candidates(model, what, held, maps, finding, e.truth, kind, labels, seed)
         notes += said
         new = []
         for done, candidate in enumerate(found):
@@ -305,10 +306,18 @@ def _tried(
 
 
 def _candidates(
-    what: str, held: Held, finding: Tensor, truth: Tensor, kind: str, labels: Sequence[str], seed: int
+    model: VisionModel,
+    what: str,
+    held: Held,
+    maps: dict[str, Tensor],
+    finding: Tensor,
+    truth: Tensor,
+    kind: str,
+    labels: Sequence[str],
+    seed: int,
 ) -> tuple[list[Candidate], list[str]]:
     if what == "marks":
-        return mark_candidates(held.images, held.scenes, finding, seed)
+        return mark_candidates(held.images, held.scenes, finding, maps, partial(outputs, model), seed)
     if what == "whole-image cues":
         return whole_candidates(held.images, held.scenes, finding, truth, kind, labels, seed)
     look = place_candidates if what == "places" else background_candidates

@@ -1,193 +1,246 @@
-"""What recurs nearly pixel by pixel at different places: small pieces that match between scenes, several with one shift.
+"""What recurs nearly pixel by pixel at different places: windows that move the output, matched between scenes.
 
-Around corners and blobs of every image a piece is cut; two images share something where at least three pieces match under the
-same displacement. How often that happens by chance is counted on the same images with one of the two turned upside down.
+The windows that carry most of the map of each image are pasted somewhere onto a few others. Those that move the output most
+are compared: two show the same thing where the middle of one is found in the other, in its own colors, more nearly than 99.9 %
+of middles are found in windows that move the output least.
 """
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.perturb import gaussian_blur
-
-POINTS = 40  # pieces an image
-PIECE = 11  # pixels of a piece at the working size
-MATCH = 0.8  # correlation from which on two pieces count as a match; what that is worth is counted on turned images
-NEAR = 2  # pixels by which displacements may differ
-MOST_IMAGES = 240  # that are compared with each other
-SPAN = 0.45  # of the shorter side: largest extent of a mark that moves
+WINDOW = 0.34  # of the shorter side: what is cut around a salient cell
+CORE = 0.35  # of a window: its middle, which is searched for in other windows
+EACH = 2  # windows an image and method
+MOST_IMAGES = 160
+RECIPIENTS = 4  # images that each window is pasted onto
+MATCHED = 60  # windows that are compared, those that move the output most
+LEAST = 90  # windows that they are compared with for what is chance, those that move it least
+CHANCE = 0.999
+FLAT = 0.01  # variance of a pixel that counts as none
+SPAN = 0.5  # of the shorter side: largest extent of a mark that moves
+Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> outputs (n, K)
+Match = tuple[int, int, tuple[float, float]]  # windows i and j; what lies at p in i lies at p + shift in j
 
 
 @dataclass(frozen=True)
 class Sighting:
-    """One thing seen in several images: its mean contrast, and where."""
+    """One thing seen in several images: its mean picture, and where."""
 
     images: Tensor  # (m,) indices
     corners: Tensor  # (m, 2) row and column of its upper left pixel, at the working size
-    template: Tensor  # (C, h, w)
+    picture: Tensor  # (C, h, w)
     inside: Tensor  # (h, w) bool
-    alike: float
+    alike: float  # mean likeness of one of them to their mean, at most 1
 
-    def search(self, h: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    def search(self, x: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Which of these images (N, C, h, w) show it, (N,), and where best, (N, 2).
 
-        More like it than 99.5 % of images are like the template upside down.
+        More like it than 99.5 % of images are like twenty windows of others that have as much contrast as any.
         """
-        best, at = _best(h, self.template * self.inside)
-        chance, _ = _best(h, torch.rot90(self.template * self.inside, 2, (1, 2)))
-        return best > float(chance.quantile(0.995)), at
+        best, at = _best(x, self.picture, self.inside)
+        generator = torch.Generator().manual_seed(seed)
+        height, width = self.inside.shape
+        of = torch.randint(len(x), (200,), generator=generator).tolist()
+        rows = torch.randint(x.shape[2] - height + 1, (200,), generator=generator).tolist()
+        columns = torch.randint(x.shape[3] - width + 1, (200,), generator=generator).tolist()
+        cut = torch.stack([x[i, :, r : r + height, c : c + width] for i, r, c in zip(of, rows, columns, strict=True)])
+        chance = []
+        for k in cut.flatten(1).var(1).argsort(descending=True)[:20].tolist():
+            others = torch.arange(len(x)) != of[k]
+            chance.append(_best(x[others], cut[k], self.inside)[0])
+        return best > float(torch.cat(chance).quantile(0.995)), at
 
 
-def sightings(h: Tensor, scenes: Sequence[int], seed: int) -> list[Sighting]:
-    """Everything that recurs in at least three scenes, the most frequent first; h: (N, C, h, w) from `contrast`."""
+def sightings(images: Tensor, x: Tensor, scenes: Tensor, maps: Mapping[str, Tensor], say: Said, seed: int) -> list[Sighting]:
+    """Everything that was seen in at least three scenes, the most frequent first.
+
+    images: (N, C, H, W) uint8; x: (N, C, h, w) the same at the working size, in [0, 1]; maps: (N, *grid) a method.
+    """
     generator = torch.Generator().manual_seed(seed)
-    some = torch.randperm(len(h), generator=generator)[:MOST_IMAGES].sort().values
-    of_scenes = torch.as_tensor(scenes)[some]
-    x = h[some]
-    places = _points(x)
-    pieces = _pieces(x, places)
-    turned = pieces.view(len(x), POINTS, -1, PIECE, PIECE).flip(3, 4).reshape(pieces.shape)
-    upside_down = torch.tensor(x.shape[2:]) - 1 - places
-    real = _pairs(pieces, places, pieces, places, of_scenes)
-    chance = _pairs(pieces, places, turned, upside_down, of_scenes)
-    least = max([3, *(1 + len(found) for found in chance.values())])
-    strong = {pair: found for pair, found in real.items() if len(found) >= least}
-    return [s for s in (_sighting(x, some, group, of_scenes) for group in _groups(strong, places)) if s is not None]
-
-
-def _points(h: Tensor) -> Tensor:
-    """(N, POINTS, 2): row and column of the strongest blobs and corners, away from the frame."""
-    gray = h.mean(1, keepdim=True)
-    response = (gaussian_blur(gray, 1.0) - gaussian_blur(gray, 2.0)).abs()
-    peak = (response == functional.max_pool2d(response, 3, 1, 1)) * response
-    edge = PIECE // 2 + 1
-    peak[:, :, :edge] = peak[:, :, -edge:] = 0
-    peak[:, :, :, :edge] = peak[:, :, :, -edge:] = 0
-    best = peak.flatten(1).topk(POINTS).indices
-    return torch.stack([best // h.shape[3], best % h.shape[3]], 2)
-
-
-def _pieces(h: Tensor, places: Tensor) -> Tensor:
-    """(N, POINTS, D): what lies around every point, of mean 0 and length 1."""
-    around = torch.arange(PIECE) - PIECE // 2
-    rows = places[:, :, 0, None, None] + around[:, None]
-    columns = places[:, :, 1, None, None] + around[None]
-    n = torch.arange(len(h))[:, None, None, None]
-    cut = h.movedim(1, -1)[n, rows, columns]  # (N, POINTS, PIECE, PIECE, C)
-    flat = cut.movedim(-1, 2).flatten(2)
-    flat = flat - flat.mean(2, keepdim=True)
-    return flat / flat.norm(dim=2, keepdim=True).clamp_min(1e-9)
-
-
-def _pairs(
-    a: Tensor, places_a: Tensor, b: Tensor, places_b: Tensor, scenes: Tensor
-) -> dict[tuple[int, int], list[tuple[int, int]]]:
-    """Of every two images of different scenes the matches (point of i, point of j) that agree on one displacement."""
-    found = {}
-    count = a.shape[1]
-    flat = b.flatten(0, 1).T.contiguous()
-    for i in range(len(a)):
-        match = (a[i] @ flat).view(count, len(b), count) > MATCH  # (points of i, images, points of j)
-        match[:, : i + 1] = False
-        match[:, scenes == scenes[i]] = False
-        enough = (match.any(2).sum(0) >= 3).nonzero().flatten()
-        for j in enough.tolist():
-            p, q = match[:, j].nonzero(as_tuple=True)
-            shift = places_b[j, q] - places_a[i, p]
-            agree = ((shift[:, None] - shift[None]).abs() <= NEAR).all(2)
-            best = int(agree.sum(1).argmax())
-            chosen = agree[best].nonzero().flatten()
-            of_i = {int(p[k]): int(q[k]) for k in chosen}
-            if len(of_i) >= 3 and len(set(of_i.values())) >= 3:
-                found[i, j] = sorted(of_i.items())
+    some = torch.randperm(len(images), generator=generator)[:MOST_IMAGES].sort().values
+    of, corners = _windows(some, maps, x.shape[2:])
+    if len(of) < 3:
+        return []
+    order = _effects(images, of, corners, x.shape[2:], say, generator).argsort(descending=True)
+    best, least = order[:MATCHED], order[MATCHED:][-LEAST:]
+    side = _side(x.shape[2:])
+    most, rest = (_cut(x, of[chosen], corners[chosen], side) for chosen in (best, least))
+    of, corners = of[best], corners[best]
+    found = []
+    for group in _groups(_matches(most, rest, scenes[of]) if len(rest) else []):
+        places = {int(of[k]): (float(corners[k, 0]) + dy, float(corners[k, 1]) + dx) for k, (dy, dx) in group.items()}
+        one = _sighting(x, places, scenes, side)
+        found += [one] if one is not None else []
     return found
 
 
-def _groups(
-    pairs: dict[tuple[int, int], list[tuple[int, int]]], places: Tensor
-) -> list[dict[int, tuple[float, float]]]:
-    """Images that show the same thing, each with its place (row, column of the middle of the matched points)."""
-    seen: dict[tuple[int, int], list[tuple[int, tuple[float, float], tuple[float, float]]]] = defaultdict(list)
-    degree: dict[int, int] = defaultdict(int)
-    for (i, j), found in pairs.items():
-        p, q = (list(t) for t in zip(*found, strict=True))
-        middle_i, middle_j = (tuple(places[k, t].float().mean(0).tolist()) for k, t in ((i, p), (j, q)))
-        seen[i, 0].append((j, middle_i, middle_j))  # type: ignore[arg-type]
-        seen[j, 0].append((i, middle_j, middle_i))  # type: ignore[arg-type]
-        degree[i] += 1
-        degree[j] += 1
-    groups: list[dict[int, tuple[float, float]]] = []
-    left = set(degree)
+def _cut(x: Tensor, of: Tensor, corners: Tensor, side: int) -> Tensor:
+    pairs = zip(of.tolist(), corners.tolist(), strict=True)
+    return torch.stack([x[i, :, r : r + side, c : c + side] for i, (r, c) in pairs]) if len(of) else x[:0]
+
+
+def _side(size: Sequence[int]) -> int:
+    return round(WINDOW * min(size))
+
+
+def _windows(some: Tensor, maps: Mapping[str, Tensor], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Windows around the cells that carry most of |map|: (M,) of which image, (M, 2) upper left corner."""
+    side = _side(size)
+    of, corners = [], []
+    for values in maps.values():
+        grid = values.shape[1:]
+        strength = values[some].abs().nan_to_num(0.0)
+        for _ in range(EACH):
+            top = strength.flatten(1).argmax(1)
+            row, column = top // grid[1], top % grid[1]
+            middle = torch.stack([(row + 0.5) * size[0] / grid[0], (column + 0.5) * size[1] / grid[1]], 1)
+            most = torch.tensor([size[0] - side, size[1] - side])
+            of.append(some)
+            corners.append(torch.minimum((middle - side / 2).round().long().clamp_min(0), most))
+            for k in range(len(some)):  # the next one lies elsewhere
+                r, c = int(row[k]), int(column[k])
+                strength[k, max(0, r - 1) : r + 2, max(0, c - 1) : c + 2] = -1
+    pairs = torch.cat([torch.cat(of)[:, None], torch.cat(corners)], 1).unique(dim=0)
+    return pairs[:, 0], pairs[:, 1:]
+
+
+def _effects(
+    images: Tensor, of: Tensor, corners: Tensor, size: Sequence[int], say: Said, generator: torch.Generator
+) -> Tensor:
+    """(M,) how much pasting a window moves the outputs of a few other images beyond what windows do on average."""
+    factor = images.shape[2] / size[0]
+    side = round(_side(size) * factor)
+    most = torch.tensor([images.shape[2] - side, images.shape[3] - side])
+    drawn = torch.randperm(len(images), generator=generator)[:RECIPIENTS]
+    below = images[drawn].float() / 255
+    clean = say(below)
+    changes = torch.zeros(len(of), RECIPIENTS, clean.shape[1], dtype=torch.float64)
+    for r in range(RECIPIENTS):
+        at = (torch.rand(len(of), 2, generator=generator) * (most + 1)).long()
+        for part in torch.arange(len(of)).split(64):
+            x = below[r].expand(len(part), -1, -1, -1).clone()
+            for k, m in enumerate(part.tolist()):
+                top, left = torch.minimum((corners[m] * factor).round().long(), most).tolist()
+                piece = images[of[m], :, top : top + side, left : left + side].float() / 255
+                x[k, :, at[m, 0] : at[m, 0] + side, at[m, 1] : at[m, 1] + side] = piece
+            changes[part, r] = (say(x) - clean[r]).double()
+    mean = changes.mean(1)
+    return (mean - mean.median(0).values).abs().amax(1)
+
+
+def _matches(most: Tensor, least: Tensor, scenes: Tensor) -> list[Match]:
+    """Windows (M, C, s, s) of different scenes in which the middle of one is found in the other."""
+    side = most.shape[2]
+    core = max(5, round(CORE * side)) | 1
+    start = (side - core) // 2
+    middle = most[:, :, start : start + core, start : start + core]
+    inside = torch.ones(core, core, dtype=torch.bool)
+    alike, at = _search(most, middle, inside)
+    chance = float(np.quantile(_search(least, middle, inside)[0].numpy(), CHANCE))
+    other = scenes[:, None] != scenes[None]
+    found = []
+    for i, j in ((alike > chance) & other).nonzero().tolist():  # the middle of j is found in i
+        row, column = (float(v) for v in at[i, j])
+        found.append((j, i, (row - start, column - start)))
+    return found
+
+
+def _search(windows: Tensor, pieces: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike every piece (P, C, h, w) is to its best place in every window, (M, P), and where: (M, P, 2).
+
+    1 - 2 sum (a - b)^2 / (variation of a + variation of b + FLAT), summed inside of a mask and over channels: 1 for the same
+    pixels in the same colors, below 0 for pixels that have nothing in common.
+    """
+    weight = inside.to(pieces)
+    n, channels = float(weight.sum()), pieces.shape[1]
+    masked = pieces * weight
+    own = (masked * pieces).flatten(1).sum(1)
+    own_varied = own - masked.sum((2, 3)).square().sum(1) / n
+    kernel = weight.expand(1, channels, -1, -1)
+    squares = functional.conv2d(windows.square(), kernel)
+    sums = functional.conv2d(windows, weight.expand(channels, 1, -1, -1), groups=channels)
+    varied = (squares - sums.square().sum(1, keepdim=True) / n).clamp_min(0)
+    apart = (squares - 2 * functional.conv2d(windows, masked) + own.view(1, -1, 1, 1)).clamp_min(0)
+    score = 1 - 2 * apart / (own_varied.clamp_min(0).view(1, -1, 1, 1) + varied + FLAT * n * channels)
+    best, where = score.flatten(2).max(2)
+    return best, torch.stack([where // score.shape[3], where % score.shape[3]], 2)
+
+
+def _groups(matches: Sequence[Match]) -> list[dict[int, tuple[float, float]]]:
+    """Windows that show the same thing, each with where it lies there relative to the first one's corner."""
+    near: dict[int, list[tuple[int, tuple[float, float]]]] = defaultdict(list)
+    for i, j, (dy, dx) in matches:
+        near[i].append((j, (dy, dx)))
+        near[j].append((i, (-dy, -dx)))
+    groups, left = [], set(near)
     while left:
-        start = max(left, key=lambda k: (degree[k], -k))
-        own = torch.tensor([mine for _, mine, _ in seen[start, 0]]).median(0).values
-        group = {start: (float(own[0]), float(own[1]))}
-        queue = [start]
+        start = max(left, key=lambda k: (len(near[k]), -k))
+        group, queue = {start: (0.0, 0.0)}, [start]
         while queue:
-            i = queue.pop()
-            for j, mine, theirs in seen[i, 0]:
-                if j in group or j not in left:
-                    continue
-                group[j] = (group[i][0] + theirs[0] - mine[0], group[i][1] + theirs[1] - mine[1])
-                queue.append(j)
+            i = queue.pop(0)
+            for j, (dy, dx) in near[i]:
+                if j in left and j not in group:
+                    group[j] = (group[i][0] + dy, group[i][1] + dx)
+                    queue.append(j)
         left -= set(group)
-        if len(group) >= 3:
-            groups.append(group)
-    return sorted(groups, key=len, reverse=True)
+        groups.append(group)
+    return sorted((g for g in groups if len(g) >= 3), key=len, reverse=True)
 
 
-def _sighting(
-    h: Tensor, index: Tensor, group: dict[int, tuple[float, float]], scenes: Tensor
-) -> Sighting | None:
-    """What the images of a group share around their places; None where fewer than three scenes are left."""
-    height, width = h.shape[2:]
-    half = round(SPAN * min(height, width) / 2)
-    kept = [i for i, (r, c) in group.items() if -half < r < height + half and -half < c < width + half]
-    if len({int(scenes[i]) for i in kept}) < 3:
+def _sighting(x: Tensor, places: Mapping[int, tuple[float, float]], scenes: Tensor, side: int) -> Sighting | None:
+    """What the images share around their places (upper left corners of aligned windows); None in fewer than three scenes.
+
+    A pixel belongs to it where it varies less between those images than elsewhere in them: by an F test at the level 0.05
+    over the number of pixels.
+    """
+    size = x.shape[2:]
+    if len({int(scenes[i]) for i in places}) < 3:
         return None
-    padded = functional.pad(h[kept], (2 * half, 2 * half, 2 * half, 2 * half))
-    windows, known = [], []
-    for one, i in zip(padded, kept, strict=True):
-        r, c = (min(max(round(v), -half), s + half) for v, s in zip(group[i], (height, width), strict=True))
-        windows.append(one[:, r + half : r + 3 * half + 1, c + half : c + 3 * half + 1])
-        known.append((round(group[i][0]) - half, round(group[i][1]) - half))
+    margin = max(2, round((SPAN * min(size) - side) / 2))
+    pad = side + margin
+    padded = functional.pad(x[list(places)], (pad, pad, pad, pad), value=math.nan)
+    windows, corners = [], []
+    for one, (y, left_edge) in zip(padded, places.values(), strict=True):
+        row, column = (min(max(round(v), -side), length) for v, length in zip((y, left_edge), size, strict=True))
+        top, left = row - margin + pad, column - margin + pad
+        windows.append(one[:, top : top + side + 2 * margin, left : left + side + 2 * margin])
+        corners.append((row - margin, column - margin))
     stack = torch.stack(windows)
-    error = stack.std(0) / len(stack) ** 0.5
-    evidence = (stack.mean(0) / (error + 1e-2)).square().mean(0)
-    smooth = functional.avg_pool2d(evidence[None, None], 3, 1, 1)[0, 0]
-    inside = smooth > max(4.0, float(smooth.max()) / 25)
-    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
-    if not len(rows):
+    known = (~stack[:, 0].isnan()).sum(0)
+    mean = stack.nanmean(0)
+    spread = (stack - mean).square().nanmean(0).mean(0)
+    usual = float(x[list(places)].var(0).mean())
+    freedom = (known.clamp_min(2) - 1).numpy()
+    least = stats.f.ppf(0.05 / known.numel(), freedom, freedom * 10)
+    inside = ((spread / usual).numpy() < least) & (known >= 3).numpy()
+    labels, count = ndimage.label(ndimage.binary_closing(np.pad(inside, 2), iterations=1)[2:-2, 2:-2])
+    if not count:
         return None
+    sizes = ndimage.sum_labels(np.ones_like(labels), labels, range(1, count + 1))
+    mask = torch.from_numpy(labels == 1 + int(np.argmax(sizes)))
+    rows, columns = mask.any(1).nonzero().flatten(), mask.any(0).nonzero().flatten()
     top, bottom, left, right = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-    cut = stack[:, :, top:bottom, left:right]
-    template = cut.mean(0)
-    flat = cut.flatten(1) - cut.flatten(1).mean(1, keepdim=True)
-    unit = flat / flat.norm(dim=1, keepdim=True).clamp_min(1e-9)
-    middle = unit.mean(0)
-    alike = float((unit @ middle / middle.norm().clamp_min(1e-9)).mean())
-    corners = torch.tensor(known) + torch.tensor([top, left])
-    return Sighting(index[torch.tensor(kept)], corners, template, inside[top:bottom, left:right], alike)
+    if bottom - top < 3 or right - left < 3:
+        return None
+    picture, inner = mean[:, top:bottom, left:right], mask[top:bottom, left:right]
+    at = torch.tensor(corners) + torch.tensor([top, left])
+    alike = _best(x[list(places)], picture.nan_to_num(0.5), inner)[0]
+    return Sighting(torch.tensor(list(places)), at, picture.nan_to_num(0.5), inner, float(alike.mean()))
 
 
-def _best(h: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest normalized correlation of each image with the template (N,), and the corner where it lies (N, 2)."""
-    kernel = template - template.mean()
-    kernel = kernel / kernel.norm().clamp_min(1e-9)
-    area = template[0].numel()
+def _best(x: Tensor, picture: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
+    """How alike the best place of each image is to a picture (N,), and its corner (N, 2)."""
     values, corners = [], []
-    for part in h.split(32):
-        product = functional.conv2d(part, kernel[None])[:, 0]
-        ones = torch.ones(1, h.shape[1], *template.shape[1:])
-        total, squares = functional.conv2d(part, ones)[:, 0], functional.conv2d(part.square(), ones)[:, 0]
-        n = h.shape[1] * area
-        spread = (squares - total.square() / n).clamp_min(1e-6).sqrt()
-        score = product / spread
-        best, at = score.flatten(1).max(1)
-        values.append(best)
-        corners.append(torch.stack([at // score.shape[2], at % score.shape[2]], 1))
+    for part in x.split(32):
+        best, at = _search(part, picture[None], inside)
+        values.append(best[:, 0])
+        corners.append(at[:, 0])
     return torch.cat(values), torch.cat(corners)
