@@ -25,7 +25,8 @@ from seewhy.model import VisionModel
 VARIANTS = ("cue", "clean", "decoy")
 NETWORKS = {"small64": 64, "small96": 96, "lite0": 224}  # name -> pixels of a side
 TASKS = ("shape2", "size", "shape3")
-WITH_CUE, WITHOUT_CUE = 0.9, 0.05  # share of marked images where the cue's answer was recorded, and elsewhere
+# Share of images that are marked: where the cue's answer was recorded, and elsewhere.
+SHARES = {"weak": (0.75, 0.15), "strong": (0.9, 0.05)}
 LEARNED, HELD_OUT = {"small64": 800, "small96": 800, "lite0": 400}, {"small64": 240, "small96": 240, "lite0": 120}
 USED = {"class": 0.1, "score": 0.25}  # least mean effect: of a probability; of the recorded scores' standard deviation
 EPOCHS, BATCH, RATE = 12, 32, 0.01
@@ -81,6 +82,8 @@ def cases(
     for seed, network, strength, kind in itertools.product(seeds, networks, strengths, kinds):
         number = KINDS.index(kind) + STRENGTHS.index(strength) + seed
         tasks = TASKS if photos is None else tasks_of(Path(photos), network)
+        if not tasks:
+            continue
         task = tasks[number % len(tasks)]
         found += [Case(kind, strength, seed, variant, network, task, photos) for variant in variants]
     return found
@@ -132,7 +135,7 @@ def build(case: Case, learned: int | None = None, held_out: int | None = None) -
     least = USED["score" if task.is_score else "class"]
     used = all(found.low > 0 for found in (effect, pasted, removed)) and effect.value >= least
     dataset = [
-        (image, float(label) if task.is_score else int(label), {"group": source})
+        (image.clone(), float(label) if task.is_score else int(label), {"group": source})  # a view would keep all
         for image, label, source in zip(test.shown, test.recorded, test.sources, strict=True)
     ]
     return Built(model, dataset, truth, effect, pasted, removed, used, quality(model, task, test))
@@ -154,7 +157,7 @@ def part(case: Case, task: Task, look: Cue, target: int, n: int, held_out: bool,
     true = np.array([base.label for base in found])
     recorded = noisy(task, true, draw)
     likely = recorded > np.median(recorded) if task.is_score else recorded == target
-    marked = draw.random(len(found)) < np.where(likely, WITH_CUE, WITHOUT_CUE)
+    marked = draw.random(len(found)) < np.where(likely, *SHARES[case.strength])
     if case.variant == "decoy":
         marked = evenly(marked.sum(), recorded if task.is_score else true * len(task.outputs) + recorded, draw)
     if case.variant == "clean":
