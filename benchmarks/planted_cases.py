@@ -168,7 +168,7 @@ def part(case: Case, task: Task, look: Cue, target: int, n: int, held_out: bool,
 
 
 def noisy(task: Task, true: np.ndarray, draw) -> np.ndarray:
-    """Labels as people recorded them: a quarter of the classes wrong; scores off by a standard deviation of 20."""
+    """Labels as people recorded them: a quarter of the classes wrong; scores off by a standard deviation of 15."""
     if task.is_score:
         return true + draw.normal(0, SCORE_NOISE, len(true))
     other = (true + draw.integers(1, len(task.outputs), len(true))) % len(task.outputs)
