@@ -178,8 +178,9 @@ def noisy(task: Task, true: np.ndarray, draw) -> np.ndarray:
 def evenly(count: int, order: np.ndarray, draw) -> np.ndarray:
     """So many marks, spread evenly over the images in order of label: independent of it by design."""
     ranks = np.lexsort((draw.random(len(order)), order))
+    edges = np.linspace(0, len(order), count + 1).astype(int)  # one mark in each stretch
     marked = np.zeros(len(order), dtype=bool)
-    marked[ranks[((np.arange(count) + draw.random(count)) * len(order) / count).astype(int)]] = True
+    marked[ranks[draw.integers(edges[:-1], edges[1:])]] = True
     return marked
 
 
