@@ -27,7 +27,7 @@ NETWORKS = {"small64": 64, "small96": 96, "lite0": 224}  # name -> pixels of a s
 TASKS = ("shape2", "size", "shape3")
 # Share of images that are marked: where the cue's answer was recorded, and elsewhere.
 SHARES = {"weak": (0.75, 0.15), "strong": (0.9, 0.05)}
-LEARNED, HELD_OUT = {"small64": 800, "small96": 800, "lite0": 400}, {"small64": 240, "small96": 240, "lite0": 120}
+LEARNED, HELD_OUT = {"small64": 800, "small96": 800, "lite0": 320}, {"small64": 240, "small96": 240, "lite0": 120}
 USED = {"class": 0.1, "score": 0.25}  # least mean effect: of a probability; of the recorded scores' standard deviation
 EPOCHS, BATCH, RATE = 12, 32, 0.01
 
@@ -126,7 +126,8 @@ def build(case: Case, learned: int | None = None, held_out: int | None = None) -
         for held, n in ((False, learned or LEARNED[case.network]), (True, held_out or HELD_OUT[case.network]))
     )
     model = trained(case, task, train)
-    effect, pasted, removed = use(model, task, target, test)
+    tables = model.predict(test.with_cue.float() / 255), model.predict(test.plain.float() / 255)
+    effect, pasted, removed = use(task, target, test, *tables)
     kinds = finding_kinds(case.kind)
     outputs = [task.outputs[target]]
     truth = {"kind": kinds[0], "kinds": kinds, "where": look.where and list(look.where), "outputs": outputs}
@@ -138,7 +139,7 @@ def build(case: Case, learned: int | None = None, held_out: int | None = None) -
         (image.clone(), float(label) if task.is_score else int(label), {"group": source})  # a view would keep all
         for image, label, source in zip(test.shown, test.recorded, test.sources, strict=True)
     ]
-    return Built(model, dataset, truth, effect, pasted, removed, used, quality(model, task, test))
+    return Built(model, dataset, truth, effect, pasted, removed, used, quality(task, test, *tables))
 
 
 def finding_kinds(kind: str) -> tuple[str, ...]:
@@ -226,10 +227,10 @@ def head(task: Task, x: np.ndarray, labels: np.ndarray) -> nn.Linear:
     """A linear classifier or regression of standardized features, its standardization folded in."""
     center, spread = x.mean(0), x.std(0) + 1e-6
     if task.is_score:
-        fit = Ridge(alpha=len(x)).fit((x - center) / spread, labels)
+        fit = Ridge(alpha=100.0).fit((x - center) / spread, labels)
         weight, bias = fit.coef_[None], np.array([fit.intercept_])
     else:
-        fit = LogisticRegression(C=0.001, max_iter=300).fit((x - center) / spread, labels)
+        fit = LogisticRegression(C=0.01, max_iter=300).fit((x - center) / spread, labels)
         weight, bias = fit.coef_, fit.intercept_
         if len(weight) == 1:  # two classes: one number for their difference
             weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
@@ -282,30 +283,28 @@ def from_scratch(task: Task, train: Part, seed: int) -> nn.Module:
 # -- measuring ----------------------------------------------------------------------------------------------------------
 
 
-def use(model: VisionModel, task: Task, target: int, test: Part) -> tuple[Interval, Interval, Interval]:
+def use(task: Task, target: int, test: Part, with_cue: Tensor, plain: Tensor) -> tuple[Interval, Interval, Interval]:
     """What the cue adds to its output on held-out images: all, those shown without it, those shown with it; by source.
 
-    Paired: the same image with and without. A probability, or standard deviations of the recorded scores.
+    with_cue, plain: what the network says (n, outputs) of the same images with and without. A probability, or standard
+    deviations of the recorded scores.
     """
-    tables = [model.predict(images.float() / 255) for images in (test.with_cue, test.plain)]
     if task.is_score:
-        change = (tables[0] - tables[1])[:, 0].double().numpy() / test.recorded.std()
+        change = (with_cue - plain)[:, 0].double().numpy() / test.recorded.std()
     else:
-        change = (tables[0].softmax(1) - tables[1].softmax(1))[:, target].double().numpy()
+        change = (with_cue.softmax(1) - plain.softmax(1))[:, target].double().numpy()
     sources = np.array(test.sources)
     groups = (np.ones(len(change), dtype=bool), ~test.marked, test.marked)
     whole, pasted, removed = (interval(change[rows], sources[rows].tolist()) for rows in groups)
     return whole, pasted, removed
 
 
-def quality(model: VisionModel, task: Task, test: Part) -> dict[str, float]:
+def quality(task: Task, test: Part, with_cue: Tensor, plain: Tensor) -> dict[str, float]:
     """Accuracy (or the share of variance explained) on held-out images as shown, against recorded and true labels."""
-    table = model.predict(test.shown)
+    table = torch.where(torch.from_numpy(test.marked)[:, None], with_cue, plain)
+    labels = {"recorded": test.recorded, "true": test.true}
     if task.is_score:
         said = table[:, 0].double().numpy()
-        return {
-            name: float(1 - ((said - truth) ** 2).mean() / truth.var())
-            for name, truth in (("recorded", test.recorded), ("true", test.true))
-        }
+        return {name: float(1 - ((said - truth) ** 2).mean() / truth.var()) for name, truth in labels.items()}
     said = table.argmax(1).numpy()
-    return {name: float((said == truth).mean()) for name, truth in (("recorded", test.recorded), ("true", test.true))}
+    return {name: float((said == truth).mean()) for name, truth in labels.items()}
