@@ -196,7 +196,7 @@ def pair(base: Base, look: Cue, draw) -> tuple[np.ndarray, np.ndarray, Box | Non
 
 def trained(case: Case, task: Task, train: Part) -> VisionModel:
     """A small network from scratch, or the embedded lite0 with a head of its own."""
-    labels = None if task.is_score else list(task.outputs)
+    labels = list(task.outputs)
     kind = "regression" if task.is_score else "multiclass"
     side = NETWORKS[case.network]
     if case.network == "lite0":

@@ -30,7 +30,7 @@ SCENES = {  # photos that need no download: name -> (package, file inside it)
 }
 TEXTURES = {name: ("skimage", f"data/{name}.png") for name in ("brick", "grass", "gravel")}
 LONG_SIDE = 640  # pixels that a scene is reduced to
-SHAPES = ("disc", "square", "triangle", "cross")
+SHAPES = ("disc", "cross", "triangle", "square")
 ANIMALS_END = "n02655999"  # ImageNet's animals are its first 398 WordNet ids
 CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 LABEL_NOISE, SCORE_NOISE = 0.25, 15.0  # share of wrong labels; standard deviation in points of 0 to 100
@@ -113,8 +113,7 @@ def _cut_out(task: Task, index: int, side: int, regions, draw) -> Base:
     (source, box), (other, other_box) = (regions[i] for i in draw.choice(len(regions), 2, replace=False))
     behind = random_crop(scene(source.partition(",")[0]), box, side, draw)
     before = random_crop(scene(other.partition(",")[0]), other_box, side, draw)
-    if task.is_score:  # paler than what is behind it: how large it is can be learned from a few hundred images
-        before = 128 + before // 2
+    before = 128 + before // 2  # paler than most of what is behind it: a few hundred images are enough to learn from
     diameter = draw.uniform(0.2, 0.7) if task.is_score else draw.uniform(0.4, 0.6)
     inside = _shape(SHAPES[index], diameter, side, draw)
     alpha = 0.85 * inside[..., None] / 255
