@@ -72,6 +72,16 @@ def test_a_cue_changes_the_image_where_it_says_and_nowhere_else(kind):
         assert not changed.any()
 
 
+@pytest.mark.parametrize("kind", ["moving_mark", "timestamp"])
+def test_only_a_mark_that_moves_lies_at_several_places(kind):
+    draw = np.random.default_rng(0)
+    [base] = bases(read_task("shape2"), 64, 1, False, 0, None, draw)
+    look, pixels = cue(kind, "strong", 64, draw), base.pixels.astype(np.float32) / 255
+    put = [look.put(pixels, base.inside, draw) for _ in range(6)]
+    assert len({place for _, place in put}) == (6 if kind == "moving_mark" else 1)
+    assert len({changed.tobytes() for changed, _ in put}) == 6  # other places, other digits
+
+
 def test_held_out_photos_were_never_learned_from():
     for seed in range(2):
         photos = [
