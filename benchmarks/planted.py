@@ -155,7 +155,7 @@ def page(records: list[Record]) -> str:
     """The table, misses included, and how it came about."""
     audited = [r for r in records if r["counts"] and ("findings" in r or "error" in r)]
     cued = [r for r in audited if r["variant"] == "cue"]
-    twins = [r for r in audited if r["variant"] != "cue"]
+    twins = [r for r in audited if r["variant"] != "cue" and "findings" in r]  # one that is refused proves nothing
     built = [r for r in records if r["variant"] == "cue"]
     seconds = sorted(r["seconds_audit"] for r in audited if "seconds_audit" in r)
     lines = [

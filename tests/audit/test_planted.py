@@ -25,9 +25,8 @@ def case_of(kind, variant, seed=0):
 def built():
     """Each fast case once."""
     with one_thread():
-        return {
-            (kind, variant): build(case_of(kind, variant), 400, 120) for kind in FAST for variant in ("cue", "decoy")
-        }
+        chosen = [*((kind, "cue") for kind in FAST), (FAST[0], "decoy")]
+        return {key: build(case_of(*key), 400, 120) for key in chosen}
 
 
 class one_thread:  # noqa: N801 - reads as what it does
