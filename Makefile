@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench retrain coverage clean
+.PHONY: help demo test lint types docs bench retrain planted coverage clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchma
 
 retrain: $(VENV)/installed-dev ## ROAR and data randomization on CIFAR=FOLDER of photos; resumable; writes docs/benchmarks-roar.md
 	@$(BIN)/python benchmarks/roar.py $(CIFAR)
+
+planted: $(VENV)/installed-bench ## The audit against planted truth, PHOTOS=FOLDERS beside; resumable; writes docs/benchmarks-planted.md (hours)
+	@$(BIN)/python benchmarks/planted.py $(if $(PHOTOS),--photos $(PHOTOS))
 
 coverage: $(VENV)/installed-dev ## Examine every architecture; resumable; writes docs/coverage.md (most of an hour)
 	@$(BIN)/python benchmarks/coverage.py
