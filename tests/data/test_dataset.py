@@ -187,6 +187,9 @@ def test_paths_are_relative_to_the_table_or_to_a_root_and_never_leave_it(photos)
     assert pairs(dataset) == [("cat/a.png", "x"), ("dog/c.png", "x")]
     assert all("outside" in reason for reason in reasons(dataset).values())
     assert [*reasons(dataset)] == ["../cat/b.png", "cat/../../etc"]
+    picture(photos / "cat2" / "x.png")  # a folder whose name only begins like the root's
+    beside = read_dataset(table(photos, "file,label\na.png,x\n../cat2/x.png,x\n"), root=photos / "cat")
+    assert (pairs(beside), [*reasons(beside)]) == ([("a.png", "x")], ["../cat2/x.png"])
     with pytest.raises(UsageError, match=r"none of 4 images can be used; the first, cat/a\.png: no such file"):
         read_dataset(photos / "tables" / "t.csv")
 
@@ -532,7 +535,7 @@ def test_a_hundred_thousand_rows_are_read_in_seconds(photos):
     cells = [{"bytes": b"x", "path": None}] * n
     pq.write_table(pa.table({"image": cells, "label": [i % 7 for i in range(n)]}), photos / "t.parquet")
     assert len(read_dataset(photos / "t.parquet")) == n
-    assert time.process_time() - start < 20  # about 2 s here; a quadratic step would take minutes
+    assert time.process_time() - start < 60  # some 5 s here; a quadratic step would take minutes
 
 
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8) | st.sampled_from(

@@ -182,8 +182,8 @@ def _columns(
     """The columns of the image, of its label (None: its folder tells it), of its group, and all others that are wanted."""
     named = [name for name in table.images if name.lower() in OF_THE_FILE]
     image = find_column(table, given["path"], (*named, *OF_THE_FILE, *table.images), "path")
-    known = (*SCORE_COLUMNS, *OF_THE_CLASS) if kind == "score" else (*OF_THE_CLASS, *SCORE_COLUMNS)
-    known = tuple(name for name in (*known, *OF_THE_NAME) if guess_column(table, [name]) != image)
+    columns = (*SCORE_COLUMNS, *OF_THE_CLASS) if kind == "score" else (*OF_THE_CLASS, *SCORE_COLUMNS)
+    known = tuple(name for name in (*columns, *OF_THE_NAME) if guess_column(table, [name]) != image)
     nothing_said = given["label"] is None and guess_column(table, known) is None
     label = None if folders and nothing_said else find_column(table, given["label"], known, "label")
     said = given["group"] is not None
@@ -277,7 +277,7 @@ def _told_labels(items: Any) -> Sequence[Any] | None:
         return None  # what __getitem__ gives may be another label
     if not isinstance(targets, list | Tensor | np.ndarray) or len(targets) != len(items):
         return None
-    return targets
+    return list(targets)
 
 
 def _settled(

@@ -157,7 +157,7 @@ def stored_image(path: Path, group: int, row: int, column: str) -> Image.Image |
         raise ImageError(f"{name}: no image is stored here (0 bytes).")
     if not is_below(path.parent, file):
         raise ImageError(f"{name}: only the path {file} is stored, which lies outside of {path.parent}.")
-    return path.parent / file
+    return path.parent / str(file)
 
 
 def _class_names(schema: Any) -> dict[str, tuple[str, ...]]:
