@@ -332,7 +332,9 @@ def _sentence(
         f"ones"
     )
     if verdict is Verdict.NONE:
-        few = f"{n} images on {networks} networks give {null.n} null pairs, {LEAST_PAIRS} on {LEAST_NETWORKS} are needed"
+        few = (
+            f"{n} images on {networks} networks give {null.n} null pairs, {LEAST_PAIRS} on {LEAST_NETWORKS} are needed"
+        )
         return f"{told}; no verdict: {few}."
     told += f"; maps that share neither image nor weights have {null.median:.2g} [{null.low:.2g}, {null.high:.2g}]"
     told += _from_where(run, null) + "." + _disagreement(signed, scores, run)

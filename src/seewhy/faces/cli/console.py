@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import typer
 
-DONE, UNUSABLE, SKIPPED, FAULT, INTERRUPTED = 0, 2, 3, 4, 130
+DONE, BLOCKED, UNUSABLE, SKIPPED, FAULT, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 class Step(Protocol):
