@@ -46,7 +46,14 @@ INSIDE = {
         ["specification"],
     ],
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
-    "data": [["geometry"], ["images"], ["truth"]],
+    "data": [
+        ["geometry", "kinds", "tables"],
+        ["images"],
+        ["stored"],
+        ["layouts"],
+        ["dataset", "truth"],
+        ["labels"],
+    ],
     "methods": [
         ["steps"],
         ["quadrature"],

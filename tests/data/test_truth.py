@@ -1,12 +1,10 @@
 """The true class of an image: from a table or from its folder; what is missing or ambiguous is named."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 import seewhy as sw
-from seewhy.data.truth import labeled_images, read_truth
+from seewhy.data.truth import read_truth
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_the_folder_can_be_the_class(photos):
     [
         ("file,label\na.png,1\n", "b.png is not in it"),
         ("file,label\nx/a.png,1\ny/a.png,2\nb.png,1\nc.png,1\n", "has 2 labels"),
-        ("picture,what\na.png,1\n", "column file and a column label; it has picture, what"),
+        ("picture,what\na.png,1\n", "needs a column file; it has picture, what"),
         ("", "it has none"),
     ],
 )
@@ -72,23 +70,3 @@ def test_bytes_that_are_no_text_and_short_rows_are_told(tmp_path, photos):
         read_truth(tmp_path / "b.csv", photos)
     with pytest.raises(sw.UsageError, match="cannot be read"):
         read_truth(table(tmp_path, "file,label\na.png\n"), photos)
-
-
-def test_labeled_images_come_from_folders_or_a_table_beside_them(tmp_path, photos):
-    paths, labels = labeled_images(tmp_path)
-    assert [(path.name, label) for path, label in zip(paths, labels, strict=True)] == [
-        ("c.png", 7),
-        ("a.png", "cat"),
-        ("b.png", "cat"),
-    ]
-    paths, labels = labeled_images(table(tmp_path, "file,label\ncat/a.png,0\n7/c.png,1\n"))
-    assert [Path(p) for p in paths] == [photos[0], photos[2]]
-    assert labels == [0, 1]
-
-
-def test_an_image_outside_any_class_and_an_empty_table_are_told(tmp_path, photos):
-    Image.new("RGB", (4, 4)).save(tmp_path / "stray.png")
-    with pytest.raises(sw.UsageError, match=r"stray\.png"):
-        labeled_images(tmp_path)
-    with pytest.raises(sw.UsageError, match="without a row"):
-        labeled_images(table(tmp_path, "file,label\n"))

@@ -1,6 +1,8 @@
 """Decode whatever users have into upright pixels in [0, 1], say what was done to them, and show the model its crop."""
 
 import hashlib
+import os
+import stat
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from seewhy.data.geometry import Geometry, frame
 from seewhy.errors import ImageError, UsageError, near_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+HIDDEN = (".", "__MACOSX")  # how names begin that no user put there
 MAX_PIXELS = 178_956_970  # above it Pillow itself calls an image a decompression bomb
 MAX_RESIZED_PIXELS = 16_000_000  # of a photo resized whole before its crop is taken; a very wide one would be gigabytes
 RESAMPLING = {
@@ -52,6 +55,15 @@ def read_photo(source: str | Path | Image.Image) -> Photo:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours: MAX_PIXELS
         with Image.open(BytesIO(content)) as image:
             return _photo(image, str(source), hashlib.sha256(content).hexdigest())
+
+
+def decode_bytes(content: bytes, name: str) -> Image.Image:
+    """The image in the bytes of a file, decoded; ImageError, with its name, for anything that is not one whole image."""
+    with _as_image_errors(name, content), warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(BytesIO(content))
+        image.load()
+        return image
 
 
 @contextmanager
@@ -203,8 +215,47 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def folder_images(folder: Path) -> list[Path]:
-    """The image files below a folder, by name; ImageError if there is none."""
-    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    """The image files below a folder, by name; ImageError if there is none.
+
+    Linked folders are followed, but no loop of links; what is hidden (a name that begins with a dot) is left out. A link to
+    no file is kept: whoever opens it says so. ImageError for a folder that cannot be listed, too.
+    """
+    images: list[Path] = []
+    chains: dict[str, frozenset[tuple[int, int]]] = {}  # of each folder itself and those above it, as they were reached
+    for where, folders, files in os.walk(folder, onerror=_unlisted, followlinks=True):
+        status = os.stat(where)
+        own, above = (status.st_dev, status.st_ino), chains.get(os.path.dirname(where), frozenset())
+        if own in above:  # a link back to where it lies
+            folders.clear()
+            continue
+        chains[where] = above | {own}
+        folders[:] = [name for name in folders if not name.startswith(HIDDEN)]
+        paths = [Path(where, name) for name in files if not name.startswith(HIDDEN)]
+        found = [path for path in paths if path.suffix.lower() in SUFFIXES]
+        images += [path for path in found if path.is_file() or not path.exists()]
     if not images:
         raise ImageError(f"{folder}: a folder without an image (looked for {', '.join(SUFFIXES)}).")
-    return images
+    return sorted(images)
+
+
+def _unlisted(error: OSError) -> None:
+    raise ImageError(f"{error.filename}: the folder cannot be listed ({error.strerror}).") from error
+
+
+def is_below(folder: Path, file: str | Path) -> bool:
+    """Whether a path, relative to a folder or whole, lies in it as it is written (links are not followed)."""
+    root = os.path.abspath(folder)
+    return os.path.abspath(os.path.join(root, file)).startswith(root.rstrip(os.sep) + os.sep)
+
+
+def file_trouble(path: str | Path) -> str:
+    """Why no image can be in a file, without opening it: missing, no file, empty; "" where nothing speaks against it."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return "no such file"
+    except (OSError, ValueError) as error:  # ValueError: a path that no system can open
+        return f"cannot be read ({getattr(error, 'strerror', None) or error})"
+    if not stat.S_ISREG(status.st_mode):
+        return "not a file"
+    return "" if status.st_size else "the file is empty (0 bytes)"

@@ -1,26 +1,26 @@
-"""The true class of images: from a CSV table, or from the folders that they lie in."""
+"""The true class of given images: from a table, or from the folders that they lie in; the cues of cue-conflict pictures."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from seewhy.data.images import folder_images
-from seewhy.errors import UsageError, near_file
+from seewhy.data.kinds import as_kind, plain
+from seewhy.data.layouts import read_table
+from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, OF_THE_NAME, find_column
+from seewhy.errors import UsageError
 
 FOLDERS = "folders"
-OF_THE_FILE = ("file", "path", "image", "filename")
 DIGITS = "0123456789"
-OF_THE_LABEL = ("label", "class_index", "class", "name")
 
 
 def read_truth(source: str | Path, paths: Sequence[Path]) -> list[int | str]:
-    """The class of each image, an index or a name: from a CSV table, or "folders": the name of the folder it lies in.
+    """The class of each image, an index or a name: from a table, or "folders": the name of the folder it lies in.
 
-    The table has a column file (or path, image, filename: a whole path, or the file's name) and a column label (or
-    class_index, class, name). UsageError for a table that cannot be read, lacks a column or an image, or names one twice.
+    The table (CSV or Parquet) has a column file (or path, image ...: a whole path, or the file's name) and a column label (or
+    class_index, class, name ...). UsageError for a table that cannot be read, lacks a column or an image, or names one twice.
     """
     if str(source) == FOLDERS:
-        return [_label(path.resolve().parent.name) for path in paths]
+        return [_label(path, path.name, path.resolve().parent.name) for path in paths]
     table = {str(Path(file)): label for file, label in _table(Path(source))}
     by_name: dict[str, set[int | str]] = {}
     for file, label in table.items():
@@ -33,21 +33,6 @@ def read_truth(source: str | Path, paths: Sequence[Path]) -> list[int | str]:
             raise UsageError(f"{source}: the image {path} {told}. One row per image, e.g. file,label.")
         found.append(next(iter(several)))
     return found
-
-
-def labeled_images(source: str | Path) -> tuple[list[Path], list[int | str]]:
-    """Images with their classes: a CSV table whose paths are relative to it, or a folder with a sub-folder per class."""
-    path = Path(source)
-    if path.is_dir():
-        images = folder_images(path)
-        strays = [image for image in images if image.parent == path]
-        if strays:
-            raise UsageError(f"{path}: {len(strays)} images lie in no sub-folder of a class, e.g. {strays[0].name}.")
-        return images, [_label(image.relative_to(path).parts[0]) for image in images]
-    rows = _table(path)
-    if not rows:
-        raise UsageError(f"{path}: a table without a row.")
-    return [path.parent / file for file, _ in rows], [label for _, label in rows]
 
 
 def read_cues(paths: Sequence[Path]) -> tuple[list[str], list[str], list[str]]:
@@ -66,25 +51,18 @@ def read_cues(paths: Sequence[Path]) -> tuple[list[str], list[str], list[str]]:
 
 
 def _table(path: Path) -> list[tuple[str, int | str]]:
+    table = read_table(path)
+    if table.skipped:
+        raise UsageError(f"{path} cannot be read as a table of labels ({table.skipped[0]['reason']}).")
+    of_file, of_label = find_column(table, None, OF_THE_FILE), find_column(table, None, (*OF_THE_CLASS, *OF_THE_NAME))
+    rows = zip(table.column(of_file), table.column(of_label), strict=True)
+    return [(str(file).strip(), _label(path, str(file), label)) for file, label in rows if file]
+
+
+def _label(path: Path, file: str, label: Any) -> int | str:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name for name in reader.fieldnames or [] if name]
-            keys = [
-                next((c for c in columns if c.strip().lower() in known), None) for known in (OF_THE_FILE, OF_THE_LABEL)
-            ]
-            if None in keys:
-                raise UsageError(
-                    f"{path}: needs a column {OF_THE_FILE[0]} and a column {OF_THE_LABEL[0]}; it has "
-                    f"{', '.join(columns) or 'none'}."
-                )
-            of_file, of_label = (key for key in keys if key is not None)
-            return [(row[of_file].strip(), _label(row[of_label].strip())) for row in reader if row[of_file]]
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such table of labels.{near_file(path)}") from None
-    except (OSError, ValueError, csv.Error, AttributeError) as error:  # a short row has None where its label should be
-        raise UsageError(f"{path} cannot be read as a CSV table ({error}).") from error
-
-
-def _label(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+        found = as_kind(plain(label), "class")
+    except ValueError as error:
+        raise UsageError(f"{path}: {file}: {error}.") from error
+    assert isinstance(found, int | str), "one class"
+    return found

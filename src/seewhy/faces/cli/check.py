@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ONLY = "A check, by name; repeat for several. See: seewhy check --list."
 SETTING = "A parameter of a check: CHECK.NAME=VALUE, e.g. faithfulness.steps=20; repeat for several."
 TRUTH = "The true classes: a CSV table (file, label), or 'folders': the name of the folder that an image lies in."
-TRAINING = "Training images for roar and data_randomization: a folder with a sub-folder per class, or a CSV table."
+TRAINING = "Training images for roar and data_randomization: a folder with a sub-folder per class, or a table."
 EVERYTHING: dict[str, dict[str, Any]] = {  # what --all adds
     "model_randomization": {
         "order": ("cascading", "independent", "bottom_up"),
@@ -185,7 +185,8 @@ def add_data(
     out: Path,
 ) -> None:
     """What checks need beside the images, into their settings: cues from file names, training images and their classes."""
-    from seewhy.data.truth import labeled_images, read_cues
+    from seewhy.data.dataset import open_image, read_dataset
+    from seewhy.data.truth import read_cues
     from seewhy.errors import UsageError
     from seewhy.explanation.inputs import read_inputs
     from seewhy.trust import label_indices
@@ -197,10 +198,13 @@ def add_data(
         return
     if classes is None:
         raise UsageError("--training needs --truth as well: the images that are checked are the test images.")
-    files, names = labeled_images(training)
+    data = read_dataset(training, kind="class")
+    for item in data.skipped:
+        say(f"skipped of the training images: {item['path']}: {item['reason']}")
+    names = [sample.label for sample in data.samples]
     known = network.labels or sorted({str(name) for name in names})
     given = {
-        "train_images": read_inputs(network, files)[0],
+        "train_images": read_inputs(network, [open_image(sample) for sample in data.samples])[0],
         "train_labels": label_indices(names, len(names), known, len(known)),
     }
     tested = {
