@@ -86,8 +86,8 @@ INSIDE = {
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [["schema"], ["record", "store"]],
-    "audit": [["policy"], ["gate", "junit"]],
-    "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
+    "audit": [["policy", "output"], ["gate", "junit"]],
+    "faces": [["words", "plot", "effects"], ["cards"], ["audit_page"], ["audit_pdf"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 
