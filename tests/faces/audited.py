@@ -1,7 +1,11 @@
 """A fabricated run folder of an audit: what a page needs, believable, with pictures drawn by numpy; nothing is measured."""
 
+import atexit
 import json
+import shutil
+import tempfile
 from datetime import date
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -192,14 +196,22 @@ def policy(folder, *accepted):
     return read_policy(file)
 
 
-def audited(folder, *, accepted=(BORDER,), edge=EDGE, strips=6, **more):
+def audited(folder, *, accepted=(BORDER,), edge=EDGE, strips=5, **more):
     """The run folder of an audit that found three shortcuts, accepted one of them and refuted two candidates."""
-    root = runfolder.open_folder(folder)
+    root = shutil.copytree(measured(edge, strips), folder, dirs_exist_ok=True)
     judged = judge(report(**more), policy(root, *accepted), None, date(2026, 1, 1))
     (root / "findings.json").write_text(json.dumps(judged))
+    return root
+
+
+@cache
+def measured(edge, strips):
+    """The ledger alone, written once for all tests."""
+    root = runfolder.open_folder(tempfile.mkdtemp(prefix="seewhy-audited-"))
+    atexit.register(shutil.rmtree, root)
     with open_ledger(root) as ledger:
         write_about(ledger)
-        write_strips(ledger, judged["findings"], edge, strips)
+        write_strips(ledger, findings(), edge, strips)
         write_data(ledger)
     return root
 

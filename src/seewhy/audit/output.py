@@ -109,7 +109,7 @@ def _as_picture(image: Tensor) -> Image.Image:
 
 
 def _encoded(picture: Image.Image, *, small: bool) -> bytes:
-    buffer = io.BytesIO()
+    buffer, picture = io.BytesIO(), picture.copy()
     picture.info = {}  # comments and color profiles, which Pillow would write again
     if small:
         picture.thumbnail((EDGE, EDGE))

@@ -93,7 +93,7 @@ def contents(folder: str | Path, *, pictures: bool = True) -> dict[str, Any]:
 
 
 def _contents(ledger: Ledger, run: Record, report: Record, pictures: Pictures) -> dict[str, Any]:
-    about = (_of(ledger, "run") or [{}])[-1]
+    about = _last(ledger, "run") or {}
     strips = _of(ledger, "strip")
     order = sorted(report["findings"], key=lambda one: (not one.get("blocks"), bool(one.get("accepted"))))
     confirmed = [_finding(one, strips, STRIPS, pictures) for one in order if one["status"] == "confirmed"]
@@ -108,7 +108,7 @@ def _contents(ledger: Ledger, run: Record, report: Record, pictures: Pictures) -
         "gone": report.get("gone", []),
         "means": _means(ledger, pictures),
         "columns": _columns(_of(ledger, "association")),
-        "setup": (_of(ledger, "setup") or [None])[-1],
+        "setup": _last(ledger, "setup"),
         "cards": cards(checked),
         "gates": [row["gate"] for row in report["checks"] if row.get("gate")],
         "probes": [_probe(one) for one in order if one["kind"] == "whole_image"],
@@ -128,6 +128,11 @@ def _contents(ledger: Ledger, run: Record, report: Record, pictures: Pictures) -
 
 def _of(ledger: Ledger, kind: str) -> list[dict[str, Any]]:
     return [record.content for record in ledger.read(kind)]
+
+
+def _last(ledger: Ledger, kind: str) -> dict[str, Any] | None:
+    found = _of(ledger, kind)
+    return found[-1] if found else None
 
 
 def _facts(report: Record, about: Record) -> list[tuple[str, str]]:

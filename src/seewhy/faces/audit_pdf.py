@@ -88,7 +88,7 @@ class Paper:
             except UnicodeEncodeError:
                 continue
             return f'<font name="{font}">{escape(letter)}</font>'
-        return f"\\u{ord(letter):04x}"
+        return letter.encode("unicode_escape").decode()
 
     def table(self, rows: Sequence[Sequence[Any]], widths: Sequence[float], *rules: Any, lined: bool = True) -> Any:
         """Cells in columns of so many points, a fine line under each row where `lined`."""
@@ -100,7 +100,7 @@ class Paper:
             ("BOTTOMPADDING", (0, 0), (-1, -1), 1),
             *([("LINEBELOW", (0, 0), (-1, -1), 0.4, LINE)] if lined else []),
         ]
-        return self.platypus.Table(rows, colWidths=list(widths), style=[*usual, *rules], hAlign="LEFT")
+        return self.platypus.Table(rows, colWidths=list(widths), style=[*usual, *rules], hAlign="LEFT", splitInRow=1)
 
     def picture(self, jpeg: bytes) -> Any:
         """A small picture, as high and wide as it may be at most."""
