@@ -87,13 +87,13 @@ INSIDE = {
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [["schema"], ["record", "store"]],
     "audit": [
-        ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy"],
+        ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
         ["marks", "confirm", "review", "gate", "junit"],
         ["local", "places", "wholes", "findings"],
         ["background", "strips"],
         ["run"],
     ],
-    "faces": [["words", "plot"], ["cards"], ["report"], ["cli"]],
+    "faces": [["words", "plot", "effects"], ["cards"], ["audit_page"], ["audit_pdf"], ["report"], ["cli"]],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

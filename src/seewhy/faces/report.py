@@ -12,18 +12,47 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from seewhy import draw, runfolder
-from seewhy.errors import SeewhyError
+from seewhy.audit.gate import FILE
+from seewhy.errors import SeewhyError, UsageError
 from seewhy.explanation import MEANING, Status
 from seewhy.faces import words
+from seewhy.faces.audit_page import contents, holds_audit
+from seewhy.faces.audit_pdf import audit_pdf
 from seewhy.faces.cards import cards, comparison
 from seewhy.runfolder import Row
 
-PAGE = "index.html"
+PAGE, PDF = "index.html", "report.pdf"
 TABLE_STEPS = 86  # 255 / 85 = 3 gray levels a step of the browser's palette
 
 
-def report(folder: str | Path) -> Path:
-    """Render the page of a run folder into it, from its files alone; returns the page's path."""
+def report(folder: str | Path, *, pictures: bool = True, pdf: bool = False) -> Path:
+    """Render the page of a run folder into it, from its files alone; returns the page's path.
+
+    A folder with an audit gets the audit's page. pictures=False leaves every picture out of it, for private data; pdf=True
+    writes report.pdf instead (extra [pdf]) and returns that. UsageError for either in a folder without an audit.
+    """
+    if holds_audit(folder):
+        return _pdf(folder, pictures) if pdf else _audit_page(folder, pictures)
+    if pdf or not pictures:
+        raise UsageError(
+            f"{folder} holds no finished audit (there is no {FILE} in it): pdf=True and pictures=False are for audits."
+        )
+    return _maps_page(folder)
+
+
+def _audit_page(folder: str | Path, pictures: bool) -> Path:
+    template = _environment().get_template("audit.html.j2")
+    style = _style() + _style("audit.css")
+    return _written(folder, PAGE, template.render(**contents(folder, pictures=pictures), style=style))
+
+
+def _pdf(folder: str | Path, pictures: bool) -> Path:
+    path = Path(folder) / PDF
+    runfolder.write_file(path, audit_pdf(contents(folder, pictures=pictures)))
+    return path
+
+
+def _maps_page(folder: str | Path) -> Path:
     run, rows, checked = runfolder.read_run(folder), runfolder.read(folder), cards(runfolder.read_checks(folder))
     template = _environment().get_template("page.html.j2")
     try:
@@ -40,8 +69,12 @@ def report(folder: str | Path) -> Path:
         raise SeewhyError(
             f"{folder}/rows.jsonl: a record lacks what every record has ({type(error).__name__}: {error})."
         ) from error
-    path = Path(folder) / PAGE
-    runfolder.write_file(path, page.encode())
+    return _written(folder, PAGE, page)
+
+
+def _written(folder: str | Path, name: str, page: str) -> Path:
+    path = Path(folder) / name
+    runfolder.write_file(path, page.encode("utf-8", "backslashreplace"))  # a file name may hold bytes that are no text
     return path
 
 
@@ -52,17 +85,19 @@ def fragment(rows: Sequence[Row]) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("seewhy.faces"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["uri"] = _data_uri
+    return environment
 
 
-def _style() -> str:
-    return files("seewhy.faces").joinpath("templates/style.css").read_text("utf-8")
+def _style(name: str = "style.css") -> str:
+    return files("seewhy.faces").joinpath(f"templates/{name}").read_text("utf-8")
 
 
 def _photos(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -130,7 +165,11 @@ def _jpeg(shown: draw.RGB) -> str:
 def _uri(image: Image.Image, kind: str, **options: Any) -> str:
     buffer = BytesIO()
     image.save(buffer, kind, **options)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _data_uri(buffer.getvalue(), kind.lower())
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _palettes() -> dict[str, dict[str, Any]]:
