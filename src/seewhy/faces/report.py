@@ -25,14 +25,14 @@ TABLE_STEPS = 86  # 255 / 85 = 3 gray levels a step of the browser's palette
 def report(folder: str | Path) -> Path:
     """Render the page of a run folder into it, from its files alone; returns the page's path."""
     run, rows, checked = runfolder.read_run(folder), runfolder.read(folder), cards(runfolder.read_checks(folder))
-    template = _environment().get_template("page.html.j2")
+    template = environment().get_template("page.html.j2")
     try:
         page = template.render(
             photos=_photos(rows),
             cards=checked,
             comparison=comparison(checked),
             run=run,
-            style=_style(),
+            style=style(),
             palettes=_palettes(),
             about=_about(rows),
         )
@@ -47,11 +47,12 @@ def report(folder: str | Path) -> Path:
 
 def fragment(rows: Sequence[Row]) -> str:
     """The same photos and maps as a piece of HTML for a notebook."""
-    template = _environment().get_template("fragment.html.j2")
-    return template.render(photos=_photos(rows), style=_style(), palettes=_palettes())
+    template = environment().get_template("fragment.html.j2")
+    return template.render(photos=_photos(rows), style=style(), palettes=_palettes())
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """How every page is rendered: escaped, and an error where a template names what was not given."""
     return Environment(
         loader=PackageLoader("seewhy.faces"),
         autoescape=True,
@@ -61,7 +62,8 @@ def _environment() -> Environment:
     )
 
 
-def _style() -> str:
+def style() -> str:
+    """The one style sheet, to stand inside a page."""
     return files("seewhy.faces").joinpath("templates/style.css").read_text("utf-8")
 
 
