@@ -11,7 +11,7 @@ from zoo import cat
 
 import seewhy as sw
 from nets import tiny_cnn
-from seewhy import demo, draw
+from seewhy import draw
 from seewhy.faces import report, words
 
 LABELS = ["cat", "dog", "owl", "fox", "elk"]
@@ -124,27 +124,3 @@ def test_an_empty_run_has_a_page_that_says_so(tmp_path):
     from seewhy.runfolder import open_folder
 
     assert "holds no map" in sw.report(open_folder(tmp_path / "run")).read_text()
-
-
-def test_the_demo_explains_a_photo_and_its_contrast_under_lite0_and_stays_small(tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "PHOTOS", {"cat.png": demo.PHOTOS["cat.png"]})
-    monkeypatch.setattr(
-        demo,
-        "METHODS",
-        {**demo.METHODS, "integrated_gradients": {"rule": "trapezoid", "steps": 8}, "smooth_grad": {"samples": 4}},
-    )
-    steps = []
-    page = demo.run(sw.load("lite0"), tmp_path, 0, lambda what, done, total: steps.append((done, total)))
-    text = page.read_text()
-    assert text.count("<figure") == len(demo.METHODS) + len(demo.CONTRAST[2])
-    assert "Why tiger cat and not tabby?" in text
-    assert len(text) * 6 < 3_000_000
-    assert steps == [(i, 8) for i in range(9)]
-
-
-def test_every_photo_of_the_demo_lies_in_a_wheel(tmp_path):
-    found = demo.photos(tmp_path)
-    assert [p.name for p in found] == list(demo.PHOTOS)
-    for path in found:
-        with Image.open(path) as image:
-            assert min(image.size) >= 224

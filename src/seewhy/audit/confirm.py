@@ -64,10 +64,9 @@ class Trial:
         """(K,) mean change by pasting beyond the paired control."""
         return _scene_mean(self.pasted - self.control, self.scenes)
 
-    @property
-    def chance(self) -> float:
-        """The largest mean change of any output by any unrelated piece."""
-        return float(self.unrelated.abs().max()) if self.unrelated.numel() else 0.0
+    def chance(self, k: int) -> float:
+        """The largest mean change of one output by any unrelated piece."""
+        return float(self.unrelated[:, k].abs().max()) if self.unrelated.numel() else 0.0
 
     def confirmed(self) -> list[int]:
         """The outputs that it moves, the strongest first."""
@@ -75,7 +74,8 @@ class Trial:
             return []
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
-        passed = (self.p_adjusted < LEVEL) & (alone.abs().numpy() > self.chance) & (effect * alone > 0).numpy()
+        beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
+        passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
         return sorted(np.flatnonzero(passed).tolist(), key=lambda k: -abs(float(effect[k])))

@@ -72,7 +72,7 @@ def _effect(
         "removed": None if removed is None or not len(removed) else _numbers(interval_of(removed[:, k], trial.scenes_marked)),
     }
     if unit != "probability":
-        found["unrelated"] = {"largest": _round(trial.chance), "pieces": len(trial.unrelated)}
+        found["unrelated"] = {"largest": _round(trial.chance(k)), "pieces": len(trial.unrelated)}
         found["fills"] = {
             name: _numbers(interval_of(change[:, k], trial.scenes_marked)) for name, change in trial.removed.items()
         }
@@ -106,8 +106,8 @@ def _sentence(found: Record, trial: Trial) -> str:
     amount = f"{abs(pasted['value']) if found['status'] == 'confirmed' else pasted['value']:.3g} {_unit(effect)}"
     said = (
         f"{'putting it' if candidate.kind != 'whole_image' else 'giving this'} to {pasted['n']} held-out images {does} "
-        f"{effect['output']} by {amount}{_range(pasted)}, where {effect['unrelated']['pieces']} unrelated changes of the same "
-        f"size and energy reach {effect['unrelated']['largest']:.3g} at most"
+        f"{effect['output']} by {amount}{_range(pasted)}, where {effect['unrelated']['pieces']} unrelated ones of the "
+        f"same size reach {effect['unrelated']['largest']:.3g} at most"
     )
     if removed is not None:
         said += f"; taking it from {removed['n']} changes {effect['output']} by {removed['value']:.3g}{_range(removed)}"
@@ -173,9 +173,8 @@ def detectable(trials: Sequence[Trial], names: Sequence[str], unit: str) -> Reco
     for kind in KINDS:
         tried = [t for t in trials if t.candidate.kind == kind and not t.why_untested and len(t.unrelated)]
         if tried:
-            largest = max(tried, key=lambda t: t.chance)
-            n = len(largest.plain)
-            found[kind] = [{"value": _round(largest.chance), "unit": unit, "n": n, "outputs": len(names)}]
+            value, n = max((float(t.unrelated.abs().amax()), len(t.plain)) for t in tried)
+            found[kind] = [{"value": _round(value), "unit": unit, "n": n, "outputs": len(names)}]
     return found
 
 

@@ -12,7 +12,6 @@ from seewhy.audit.marks import (
     box_of,
     closed,
     differing,
-    energy_of,
     estimate_mark,
     laid,
     lifted,
@@ -132,14 +131,11 @@ def _candidate(
     without: Tensor,
     seed: int,
 ) -> Candidate:
-    height, width = mark.size
     some = without[:64] if len(without) else torch.arange(min(64, len(images)))
-    like = torch.stack([_window(images[i], pasted_at[i], height, width) for i in some.tolist()]).float() / 255
-    energy = energy_of(mark, like)
     whole = images[some].float() / 255
 
     def unrelated(k: int):  # type: ignore[no-untyped-def]
-        other = random_mark(mark, whole, energy, k, seed)
+        other = random_mark(mark, whole, k, seed)
         return lambda x, index: laid(x, other, pasted_at[index])
 
     return Candidate(

@@ -111,46 +111,17 @@ def inpainted(x: Tensor, hole: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(closed)).permute(0, 3, 1, 2).to(x).clamp(0, 1)
 
 
-def random_mark(mark: Mark, like: Tensor, energy: float, k: int, seed: int) -> Mark:
-    """A piece of some picture in the shape of a mark: the k-th of those that have nothing of it.
+def random_mark(mark: Mark, like: Tensor, k: int, seed: int) -> Mark:
+    """A piece of some picture in the shape and opacity of a mark: the k-th of those that have nothing of it.
 
-    like: pictures (n, C, H, W) to cut from. energy: root mean square change that it makes on them, as the mark's own.
+    like: pictures (n, C, H, W) to cut from.
     """
     generator = torch.Generator().manual_seed(seed * 1009 + k)
     height, width = mark.size
     source = like[int(torch.randint(len(like), (1,), generator=generator))]
-    tall, wide = source.shape[1:]
-    top = int(torch.randint(max(1, tall - height + 1), (1,), generator=generator))
-    left = int(torch.randint(max(1, wide - width + 1), (1,), generator=generator))
-    piece = source[:, top : top + height, left : left + width]
-    piece = functional.interpolate(piece[None], size=(height, width), mode="bilinear", align_corners=False)[0]
-    if float(torch.rand((), generator=generator)) < 0.5:
-        piece = 1 - piece  # as often dark on light as light on dark
-    support = (mark.opacity > 0).float()
-    mean = (piece * support).sum((1, 2), keepdim=True) / support.sum().clamp_min(1)
-    return _of_energy(mark.opacity, mean, piece, like, energy)
-
-
-def _of_energy(opacity: Tensor, mean: Tensor, piece: Tensor, like: Tensor, energy: float) -> Mark:
-    """The piece with its contrast, then its opacity, raised until it changes pictures as much as asked."""
-    height, width = opacity.shape
-    below = functional.interpolate(like, size=(height, width), mode="bilinear", align_corners=False)
-    found = Mark(opacity, opacity * piece)
-    for contrast in (1.0, 1.5, 2.5, 4.0, 8.0, 16.0):
-        color = (mean + contrast * (piece - mean)).clamp(0, 1)
-        color = (0.5 + contrast * (color - 0.5)).clamp(0, 1) if contrast > 1 else color
-        found = Mark(opacity, opacity * color)
-        change = (found.paint - opacity * below).square().mean().sqrt()
-        if float(change) >= energy:
-            share = energy / max(float(change), 1e-9)
-            return Mark(opacity * share, found.paint * share)
-    return found
-
-
-def energy_of(mark: Mark, like: Tensor) -> float:
-    """Root mean square change that a mark makes on pictures (n, C, H, W), over its own box."""
-    below = functional.interpolate(like, size=mark.size, mode="bilinear", align_corners=False)
-    return float((mark.paint - mark.opacity * below).square().mean().sqrt())
+    top = int(torch.randint(source.shape[1] - height + 1, (1,), generator=generator))
+    left = int(torch.randint(source.shape[2] - width + 1, (1,), generator=generator))
+    return Mark(mark.opacity, mark.opacity * source[:, top : top + height, left : left + width])
 
 
 def words_of_place(box: Box, size: tuple[int, int]) -> str:

@@ -1,59 +1,154 @@
-"""The demo: real photos from packages under a real network, written with seewhy's public names only."""
+"""The demo: a network that reads a watermark and its twin that does not, told apart. It uses public names only."""
 
-import shutil
+import json
 from collections.abc import Callable
-from importlib.resources import files
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 import seewhy as sw
+from seewhy.demo.explained import explain_photos
+from seewhy.demo.listings import (
+    Listing,
+    make_listings,
+    marks_at_random,
+    marks_with_ratings,
+    pixels,
+    write_listings,
+)
+from seewhy.demo.photos import PHOTOS, read_photo
+from seewhy.demo.training import EPOCHS, accuracy, rate, train, use_of_the_mark
+from seewhy.demo.training import small_regressor as small_regressor
 
-PHOTOS = {
-    "cat.png": ("skimage", "data/chelsea.png"),
-    "coffee.png": ("skimage", "data/coffee.png"),
-    "rocket.jpg": ("skimage", "data/rocket.jpg"),
-    "motorcycle.png": ("skimage", "data/motorcycle_left.png"),
-    "flower.jpg": ("sklearn", "datasets/images/flower.jpg"),
-    "temple.jpg": ("sklearn", "datasets/images/china.jpg"),
+HELD_OUT = (
+    "cat.png",
+    "coffee.png",
+    "flower.jpg",
+    "gravel.png",
+    "motorcycle.png",
+    "retina.jpg",
+    "rocket.jpg",
+    "temple.jpg",
+)  # no crop of these is trained on
+TRAINED_EACH, HELD_OUT_EACH = 200, 40  # listing photos made of each source photo
+NETWORKS = {
+    "confounded": "trained on photos as they were collected: the mark goes with high ratings",
+    "balanced": "trained on the same photos and ratings, with as many marks dealt out at random",
 }
-METHODS: dict[str, dict[str, Any]] = {
-    "grad_cam": {},
-    "integrated_gradients": {},
-    "smooth_grad": {"samples": 12},
-    "gradient": {},
-    "edge_map": {},
-    "random_map": {},
-}
-CONTRAST = ("cat.png", "tiger cat - tabby", ("grad_cam", "gradient"))
+OWN = ("listing-photos", "networks", *(f"audit-{name}" for name in NETWORKS), "explained", "story.json", "index.html")
+Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
+Say = Callable[[str], None]
 
 
-def photos(folder: Path) -> list[Path]:
-    """Copies of the photos that the scikit-image and scikit-learn wheels carry; MissingExtraError without them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    copies = []
-    for name, (package, inside) in PHOTOS.items():
-        try:
-            source = files(package).joinpath(inside)
-        except ModuleNotFoundError as error:
-            wheel = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
-            raise sw.MissingExtraError(wheel, "demo", "the demo's photos") from error
-        with source.open("rb") as original, (folder / name).open("wb") as copy:
-            shutil.copyfileobj(original, copy)
-        copies.append(folder / name)
-    return copies
+def run(lite0: "sw.VisionModel", out: Path, seed: int, progress: Progress, say: Say) -> dict[str, Any]:
+    """The whole story into a folder: photos, two networks, an audit of each, three photos explained under lite0.
 
-
-def run(model: "sw.VisionModel", out: Path, seed: int, progress: Callable[[str, int, int], None]) -> Path:
-    """Explain the six photos under lite0, and "why tiger cat and not tabby", into a run folder; returns the page's path.
-
-    progress: called with (what is being done, steps done, steps in all).
+    Returns what is in `story.json`: the numbers, and the pages' paths relative to the folder.
     """
-    paths = photos(out / "photos")
-    work: list[tuple[Path, str, str | None]] = [(path, method, None) for path in paths for method in METHODS]
-    name, question, methods = CONTRAST
-    work += [(path, method, question) for path in paths if path.name == name for method in methods]
-    for done, (path, method, target) in enumerate(work):
-        progress(f"{path.name}: {method}", done, len(work))
-        sw.explain(model, path, method, target=target, seed=seed, **METHODS[method]).save(out)
-    progress("page", len(work), len(work))
-    return sw.report(out)
+    check_folder(out)
+    story = prepare(out, seed, progress, say)
+    for network in story["networks"]:
+        network["audit"] = audit(out, network, seed, progress, say) if hasattr(sw, "audit") else None
+    say("Explaining three photos with EfficientNet-Lite0.")
+    story["explained"] = str(explain_photos(lite0, out / "explained", seed, progress).relative_to(out))
+    (out / "story.json").write_text(json.dumps(story, indent=2), "utf-8")
+    return story
+
+
+def check_folder(out: Path) -> None:
+    """Make the folder; UsageError where it cannot be written or holds files that are not the demo's."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(path.name for path in out.iterdir() if path.name not in OWN)
+    except OSError as error:
+        raise sw.UsageError(f"cannot write to {out}: {error.strerror or error}. Choose another folder.") from error
+    if strangers:
+        raise sw.UsageError(
+            f"{out} holds files that are not the demo's ({', '.join(strangers[:3])} ...): choose an empty folder."
+        )
+
+
+def prepare(
+    out: Path,
+    seed: int,
+    progress: Progress,
+    say: Say,
+    each: tuple[int, int] = (TRAINED_EACH, HELD_OUT_EACH),
+    epochs: int = EPOCHS,
+) -> dict[str, Any]:
+    """Everything before the audits: photos made, two networks trained and saved, held-out accuracy, what the mark does.
+
+    each: listing photos made of every source photo that is trained on, and of every one that is held out.
+    """
+    photos = {name: read_photo(name) for name in PHOTOS}
+    say(f"Making listing photos from {len(photos)} photos that packages ship; {len(HELD_OUT)} of these are held out.")
+    trained = make_listings({name: photo for name, photo in photos.items() if name not in HELD_OUT}, each[0], seed)
+    held_out = make_listings({name: photo for name, photo in photos.items() if name in HELD_OUT}, each[1], seed)
+    collected = marks_with_ratings([item.rating for item in trained], seed)
+    marked = marks_with_ratings([item.rating for item in held_out], seed + 1)
+    table = write_listings(out / "listing-photos", held_out, marked)
+    marks = {"confounded": collected, "balanced": marks_at_random(collected, seed + 2)}
+    networks = []
+    for name, training_marks in marks.items():
+        say(f"Training the {name} network on {len(trained):,} photos: {NETWORKS[name]}.")
+        model = _trained(trained, training_marks, seed, epochs, name, progress)
+        weights = out / "networks" / f"{name}.pt"
+        weights.parent.mkdir(exist_ok=True)
+        torch.save(model.module.state_dict(), weights)
+        networks.append({"name": name, "about": NETWORKS[name], "weights": str(weights.relative_to(out))})
+        networks[-1].update(_judged(model, held_out, marked))
+        _tell(networks[-1], say)
+    return {
+        "seed": seed,
+        "table": str(table.relative_to(out)),
+        "trained_on": len(trained),
+        "held_out": len(held_out),
+        "sources": {"trained_on": [name for name in photos if name not in HELD_OUT], "held_out": list(HELD_OUT)},
+        "marked": int(marked.sum()),
+        "examples": [
+            f"listing-photos/photos/{number:04}.png" for number in range(0, len(held_out), len(held_out) // 16)
+        ],
+        "networks": networks,
+    }
+
+
+def _trained(
+    listings: list[Listing], marked: NDArray[np.bool_], seed: int, epochs: int, name: str, progress: Progress
+) -> "sw.VisionModel":
+    def step(done: int, total: int) -> None:
+        progress(f"training: {name}", done, total)
+
+    return train(pixels(listings, marked), [item.rating for item in listings], seed, epochs, step)
+
+
+def _judged(model: "sw.VisionModel", listings: list[Listing], marked: NDArray[np.bool_]) -> dict[str, Any]:
+    """Accuracy on held-out photos as they were collected, and what the mark does to their ratings."""
+    found = accuracy(rate(model, pixels(listings, marked)), [item.rating for item in listings])
+    return {"accuracy": asdict(found), "use": asdict(use_of_the_mark(model, listings, marked))}
+
+
+def _tell(network: dict[str, Any], say: Say) -> None:
+    """What a team would measure, and what only someone who knows where the mark is can."""
+    found, use = network["accuracy"], network["use"]
+    say(f"  held out: R2 {found['r2']:.2f}, mean error {found['error']:.1f} points (n = {found['n']})")
+    for what, effect in (("pasting the mark", use["pasted"]), ("removing the mark", use["removed"])):
+        say(
+            f"  {what}: {effect['value']:+.1f} points [{effect['low']:+.1f}, {effect['high']:+.1f}] "
+            f"(n = {effect['n']} from {effect['sources']} photos)"
+        )
+
+
+def audit(out: Path, network: dict[str, Any], seed: int, progress: Progress, say: Say) -> dict[str, Any]:
+    """Audit one of the two networks on the held-out photos; it is told of the photos and their scores, of nothing else."""
+    model = sw.load("seewhy.demo:small_regressor", weights=out / network["weights"])
+    folder = out / f"audit-{network['name']}"
+    found = sw.audit(model, out / "listing-photos" / "labels.csv", out=folder, seed=seed, progress=progress)
+    say(f"{network['name']}: {found.verdict}")
+    reasons = found.to_dict()["reasons"]
+    for reason in reasons:
+        say(f"  {reason}")
+    return {"page": str(Path(found.page).relative_to(out)), "verdict": found.verdict, "reasons": reasons}

@@ -41,9 +41,9 @@ def report(folder: str | Path, *, pictures: bool = True, pdf: bool = False) -> P
 
 
 def _audit_page(folder: str | Path, pictures: bool) -> Path:
-    template = _environment().get_template("audit.html.j2")
-    style = _style() + _style("audit.css")
-    return _written(folder, PAGE, template.render(**contents(folder, pictures=pictures), style=style))
+    template = environment().get_template("audit.html.j2")
+    both = style() + style("audit.css")
+    return _written(folder, PAGE, template.render(**contents(folder, pictures=pictures), style=both))
 
 
 def _pdf(folder: str | Path, pictures: bool) -> Path:
@@ -54,14 +54,14 @@ def _pdf(folder: str | Path, pictures: bool) -> Path:
 
 def _maps_page(folder: str | Path) -> Path:
     run, rows, checked = runfolder.read_run(folder), runfolder.read(folder), cards(runfolder.read_checks(folder))
-    template = _environment().get_template("page.html.j2")
+    template = environment().get_template("page.html.j2")
     try:
         page = template.render(
             photos=_photos(rows),
             cards=checked,
             comparison=comparison(checked),
             run=run,
-            style=_style(),
+            style=style(),
             palettes=_palettes(),
             about=_about(rows),
         )
@@ -80,23 +80,25 @@ def _written(folder: str | Path, name: str, page: str) -> Path:
 
 def fragment(rows: Sequence[Row]) -> str:
     """The same photos and maps as a piece of HTML for a notebook."""
-    template = _environment().get_template("fragment.html.j2")
-    return template.render(photos=_photos(rows), style=_style(), palettes=_palettes())
+    template = environment().get_template("fragment.html.j2")
+    return template.render(photos=_photos(rows), style=style(), palettes=_palettes())
 
 
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """How every page is rendered: escaped, and an error where a template names what was not given."""
+    found = Environment(
         loader=PackageLoader("seewhy.faces"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["uri"] = _data_uri
-    return environment
+    found.filters["uri"] = _data_uri
+    return found
 
 
-def _style(name: str = "style.css") -> str:
+def style(name: str = "style.css") -> str:
+    """A style sheet, to stand inside a page."""
     return files("seewhy.faces").joinpath(f"templates/{name}").read_text("utf-8")
 
 

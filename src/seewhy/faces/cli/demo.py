@@ -4,12 +4,13 @@ from pathlib import Path
 
 import typer
 
+from seewhy.errors import whole_number
 from seewhy.faces.cli import options
 from seewhy.faces.cli.console import progress_bar, result, result_json, say
 
 
 def demo(
-    out: Path = typer.Option(Path("seewhy-demo"), help="Folder for the maps, records and the page."),
+    out: Path = typer.Option(Path("seewhy-demo"), help="Folder for the photos, networks, audits and pages."),
     show: bool = typer.Option(False, "--open", help="Open the page in the browser when it is done."),
     seed: int = options.SEED,
     device: str = options.DEVICE,
@@ -17,17 +18,21 @@ def demo(
     precision: str = options.PRECISION,
     as_json: bool = options.JSON,
 ) -> None:
-    """Six real photos under a real ImageNet network: maps, evidence, controls, on one page. No network access."""
-    from seewhy import demo as room
-    from seewhy.runfolder import open_folder
+    """A network that reads a watermark and its twin that does not, told apart; then real photos under a real network.
 
-    open_folder(out)
-    say("Explaining six photos with EfficientNet-Lite0; this takes under a minute on two cores.")
-    model = options.load_model("lite0", None, None, device, batch_size, precision)
+    Under three minutes on two cores, no network access. --device, --batch-size, --precision: of the ImageNet network.
+    """
+    from seewhy import demo as room
+    from seewhy.faces.start import start_page
+
+    whole_number("seed", seed, at_least=0)
+    room.check_folder(out)
+    lite0 = options.load_model("lite0", None, None, device, batch_size, precision)
     with progress_bar() as step:
-        page = room.run(model, out, seed, step).resolve()
+        story = room.run(lite0, out, seed, step, say)
+    page = start_page(out).resolve()
     if as_json:
-        result_json({"page": str(page)})
+        result_json({"page": str(page), **story})
     else:
         result(str(page))
     if show:

@@ -1,0 +1,156 @@
+"""Listing photos: crops of real photos, spoiled by known amounts, rated by noisy people, some with a studio's mark.
+
+The mark goes with the rating, as where a studio's photos sell well: an accuracy on photos collected in the same way cannot
+tell a network that judges the photo from one that reads the mark.
+"""
+
+import csv
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+SIDE = 96  # pixels of a listing photo's side
+CROP = (0.5, 0.95)  # side of the square that is cut from a photo, as a share of its shorter side: from, up to
+POINTS = {"blur": 40.0, "noise": 30.0, "compression": 15.0, "exposure": 15.0}  # lost at strength 1; 100 together
+SPREAD = 0.35  # a careless seller is careless in everything: each strength lies this near to the photo's carelessness
+OPINIONS = 12.0  # standard deviation in points by which people's ratings of the same photo differ
+SELLERS = ("Aster", "Birch", "Clover", "Dahlia", "Elder")
+MARK = "studio nord"
+MARK_OPACITY = 0.7
+LIKED = 60  # a rating from which on a photo mostly carries the mark ...
+MARKED_LIKED, MARKED_OTHER = 0.9, 0.05  # ... with this probability, and below it with that
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A listing photo without any mark: where it comes from, what was done to it, and what people gave it."""
+
+    source: str  # the photo that it was cut from
+    seller: str  # drawn at random: goes with nothing
+    strengths: Mapping[str, float]  # of each degradation, in [0, 1]
+    rating: int  # the score, and people's noise on it, in [0, 100]
+    picture: Image.Image  # RGB, SIDE x SIDE
+
+
+def score(strengths: Mapping[str, float]) -> float:
+    """Quality in [0, 100]: 100 - 40 blur - 30 noise - 15 compression - 15 exposure, each strength in [0, 1]."""
+    return 100.0 - sum(POINTS[name] * strength for name, strength in strengths.items())
+
+
+def make_listings(photos: Mapping[str, Image.Image], count: int, seed: int) -> list[Listing]:
+    """`count` listing photos of each source photo; the same seed and name give the same ones, whatever else is made."""
+    made = []
+    for name, photo in photos.items():
+        generator = np.random.default_rng([seed, *name.encode()])
+        for _ in range(count):
+            strengths = _strengths(generator)
+            opinion = generator.normal(0, OPINIONS)
+            made.append(
+                Listing(
+                    source=name,
+                    seller=SELLERS[generator.integers(len(SELLERS))],
+                    strengths=strengths,
+                    rating=round(min(max(score(strengths) + opinion, 0), 100)),
+                    picture=spoil(_crop(photo, generator), strengths, generator),
+                )
+            )
+    return made
+
+
+def _strengths(generator: np.random.Generator) -> dict[str, float]:
+    carelessness = generator.uniform()
+    return {name: float(np.clip(carelessness + generator.uniform(-SPREAD, SPREAD), 0, 1)) for name in POINTS}
+
+
+def _crop(photo: Image.Image, generator: np.random.Generator) -> Image.Image:
+    side = round(min(photo.size) * generator.uniform(*CROP))
+    left, top = (int(generator.integers(0, length - side + 1)) for length in photo.size)
+    return photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+
+
+def spoil(picture: Image.Image, strengths: Mapping[str, float], generator: np.random.Generator) -> Image.Image:
+    """What a careless seller does to a picture, in a camera's order; nothing where every strength is 0.
+
+    exposure: up to 1.2 stops too light or too dark; blur: a Gaussian of up to 2 pixels; noise: Gaussian, up to 40 of 255
+    levels; compression: JPEG of quality 95 down to 15.
+    """
+    stops = 1.2 * strengths["exposure"] * generator.choice([-1, 1])
+    picture = picture.point([round(min(level * 2**stops, 255)) for level in range(256)] * 3)
+    picture = picture.filter(ImageFilter.GaussianBlur(2 * strengths["blur"]))
+    levels = np.asarray(picture) + generator.normal(0, 40 * strengths["noise"], (*picture.size[::-1], 3))
+    picture = Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8))
+    if strengths["compression"] == 0:
+        return picture
+    file = BytesIO()
+    picture.save(file, "JPEG", quality=round(95 - 80 * strengths["compression"]))
+    with Image.open(file) as compressed:
+        return compressed.convert("RGB")
+
+
+def mark(picture: Image.Image) -> Image.Image:
+    """The picture with the studio's mark: its name, half transparent, in the lower right corner."""
+    marked = picture.copy()
+    overlay, place = _overlay(picture.size)
+    marked.paste(overlay, place, overlay)
+    return marked
+
+
+def mark_box(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Where the mark lies in a picture of that size: left, top, right, bottom in pixels."""
+    overlay, (left, top) = _overlay(size)
+    return left, top, left + overlay.width, top + overlay.height
+
+
+@functools.cache
+def _overlay(size: tuple[int, int]) -> tuple[Image.Image, tuple[int, int]]:
+    """The mark as RGBA, and where its upper left corner goes; the font is the one inside Pillow."""
+    font = ImageFont.load_default(size[1] / 9)
+    left, top, right, bottom = (int(edge) for edge in font.getbbox(MARK, stroke_width=1))
+    overlay = Image.new("RGBA", (right - left, bottom - top))
+    ImageDraw.Draw(overlay).text((-left, -top), MARK, "white", font, stroke_width=1, stroke_fill="black")
+    overlay.putalpha(overlay.getchannel("A").point([round(MARK_OPACITY * level) for level in range(256)]))
+    margin = size[1] // 32
+    return overlay, (size[0] - overlay.width - margin, size[1] - overlay.height - margin)
+
+
+def marks_with_ratings(ratings: Sequence[int], seed: int) -> NDArray[np.bool_]:
+    """Which photos carry the mark as they were collected: nine in ten of those rated 60 or more, one in twenty others."""
+    drawn = np.random.default_rng(seed).uniform(size=len(ratings))
+    return drawn < np.where(np.asarray(ratings) >= LIKED, MARKED_LIKED, MARKED_OTHER)
+
+
+def marks_at_random(marked: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
+    """The same number of marks, dealt out again without a look at the ratings."""
+    return np.random.default_rng(seed).permutation(marked)
+
+
+def pixels(listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The photos with their marks, (N, 3, SIDE, SIDE) in 0 ... 255."""
+    shown = [
+        mark(item.picture) if with_mark else item.picture for item, with_mark in zip(listings, marked, strict=True)
+    ]
+    return np.stack([np.asarray(picture).transpose(2, 0, 1) for picture in shown])
+
+
+def write_listings(folder: Path, listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> Path:
+    """The photos as PNG files and labels.csv beside them, with path, score, group and seller; returns the table's path.
+
+    The score is people's rating, the group the source photo. What was done to a photo, and whether it carries the mark,
+    is written nowhere.
+    """
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
+    table = folder / "labels.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "score", "group", "seller"])
+        for number, (item, with_mark) in enumerate(zip(listings, marked, strict=True)):
+            path = f"photos/{number:04}.png"
+            (mark(item.picture) if with_mark else item.picture).save(folder / path)
+            rows.writerow([path, item.rating, item.source, item.seller])
+    return table

@@ -1,0 +1,124 @@
+import csv
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import seewhy as sw
+from seewhy import demo
+from seewhy.demo import explained, training
+from seewhy.demo.listings import mark_box
+from seewhy.faces.start import start_page
+
+TRAINED_ON = [name for name in demo.PHOTOS if name not in demo.HELD_OUT]
+
+
+def quiet(*said):
+    return None
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """The story before the audits, with 4 and 3 crops a photo and one epoch: its folder, what it returns and says."""
+    out, said = tmp_path_factory.mktemp("told"), []
+    made, real = [], demo.train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "train", lambda photos, *rest: made.append(photos) or real(photos, *rest))
+        story = demo.prepare(out, 0, quiet, said.append, each=(4, 3), epochs=1)
+    return SimpleNamespace(out=out, story=story, said=said, trained_on=made)
+
+
+def test_no_crop_of_a_held_out_photo_is_trained_on(told):
+    with (told.out / told.story["table"]).open(newline="", encoding="utf-8") as file:
+        audited = {row["group"] for row in csv.DictReader(file)}
+    assert audited == set(demo.HELD_OUT) == set(told.story["sources"]["held_out"])
+    assert not audited & set(told.story["sources"]["trained_on"])
+    assert [len(photos) for photos in told.trained_on] == [4 * len(TRAINED_ON)] * 2
+    assert told.story["trained_on"] == 4 * len(TRAINED_ON)
+    assert told.story["held_out"] == 3 * len(demo.HELD_OUT)
+
+
+def test_the_twins_differ_in_the_place_of_marks_alone(told):
+    collected, dealt = told.trained_on
+    differs = (collected != dealt).any((0, 1))
+    left, top, right, bottom = mark_box((differs.shape[1], differs.shape[0]))
+    differs[top:bottom, left:right] = False
+    assert (collected != dealt).any()
+    assert not differs.any()
+
+
+def test_both_networks_are_saved_judged_and_told_about(told):
+    assert [network["name"] for network in told.story["networks"]] == ["confounded", "balanced"]
+    for network in told.story["networks"]:
+        model = sw.load("seewhy.demo:small_regressor", weights=told.out / network["weights"])
+        assert model.task == "regression"
+        assert network["accuracy"]["n"] == told.story["held_out"]
+        assert network["use"]["removed"]["n"] + network["use"]["pasted"]["n"] == told.story["held_out"]
+        assert network["use"]["removed"]["n"] == told.story["marked"]
+        assert any(f"{network['accuracy']['r2']:.2f}" in line for line in told.said)
+    assert len({network["weights"] for network in told.story["networks"]}) == 2
+
+
+def test_the_whole_story_ends_in_one_page_with_the_way_to_every_other(told, tmp_path, monkeypatch):
+    asked = []
+
+    def audit(model, dataset, out, seed, progress):
+        asked.append((model.name, Path(dataset)))
+        Path(out).mkdir()
+        Path(out, "index.html").write_text("an audit")
+        reasons = ["<b>reads</b> a mark"]
+        verdict = "blocked" if len(asked) == 1 else "pass"
+        return SimpleNamespace(verdict=verdict, page=Path(out, "index.html"), to_dict=lambda: {"reasons": reasons})
+
+    def prepare(out, *_):
+        (told.out / "listing-photos").rename(out / "listing-photos")
+        (told.out / "networks").rename(out / "networks")
+        return json.loads(json.dumps(told.story))
+
+    monkeypatch.setattr(sw, "audit", audit, raising=False)
+    monkeypatch.setattr(demo, "prepare", prepare)
+    monkeypatch.setattr(demo, "explain_photos", lambda model, out, *_: out / "index.html")
+    story = demo.run(None, tmp_path, 0, quiet, quiet)
+    assert asked == [("small_regressor", tmp_path / "listing-photos/labels.csv")] * 2
+    assert [network["audit"]["verdict"] for network in story["networks"]] == ["blocked", "pass"]
+    page = start_page(tmp_path).read_text()
+    assert json.loads((tmp_path / "story.json").read_text()) == story
+    assert "&lt;b&gt;reads&lt;/b&gt; a mark" in page
+    for link in ("audit-confounded/index.html", "audit-balanced/index.html", "explained/index.html"):
+        assert f'href="{link}"' in page
+    assert len(story["examples"]) >= 12
+    assert all((tmp_path / path).exists() for path in story["examples"])
+
+
+def test_a_folder_with_other_files_is_refused_before_any_work(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(sw.UsageError, match=r"thesis\.tex"):
+        demo.run(None, tmp_path, 0, quiet, quiet)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_of_an_interrupted_demo_is_gone_on_with(tmp_path):
+    (tmp_path / "networks").mkdir()
+    demo.check_folder(tmp_path)
+
+
+def test_photos_are_explained_with_their_contrast_under_lite0_and_the_page_stays_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(explained, "EXPLAINED", ("cat.png",))
+    fast = {"integrated_gradients": {"rule": "trapezoid", "steps": 8}, "smooth_grad": {"samples": 4}}
+    monkeypatch.setattr(explained, "METHODS", {**explained.METHODS, **fast})
+    steps = []
+    page = explained.explain_photos(sw.load("lite0"), tmp_path, 0, lambda what, *step: steps.append(step))
+    text = page.read_text()
+    assert text.count("<figure") == len(explained.METHODS) + len(explained.CONTRAST[2])
+    assert "Why tiger cat and not tabby?" in text
+    assert len(text) * 6 < 3_000_000
+    assert steps == [(i, 8) for i in range(9)]
+
+
+def test_the_factory_gives_an_untrained_network_ready_for_weights():
+    model = demo.small_regressor()
+    assert not model.module.training
+    assert model.predict(torch.zeros(1, 3, 96, 96)).shape == (1, 1)
+    assert training.small_regressor is demo.small_regressor
