@@ -1,7 +1,7 @@
-"""The audit as a PDF for a file or a signature: verdict, findings with their pictures, what was not tested, sign-off.
+r"""The audit as a PDF for a file or a signature: verdict, findings with their pictures, what was not tested, sign-off.
 
 reportlab (BSD, a pure wheel) draws it in the one font that it ships, of Latin letters. Another letter is written as its code
-(\\u7eb8), never left out; the HTML page shows it as it is.
+(\u7eb8), never left out; the HTML page shows it as it is.
 """
 
 from collections.abc import Mapping, Sequence
