@@ -18,7 +18,7 @@ from seewhy.faces.effects import Line, change, effect, place, signed, unit_words
 from seewhy.ledger import Ledger, open_ledger
 
 EDGE, QUALITY = 224, 80  # of a picture on the page
-BUDGET = 8_000_000  # bytes of pictures; base64 makes a third more of them
+BUDGET = {"JPEG": 6_500_000, "PNG": 1_500_000}  # bytes of photos and of maps; base64 makes a third more of them
 STRIPS = 4  # of either kind a finding; the rest lies in findings/<id>/
 STRIPS_OF_OTHERS = 1  # of what was not confirmed
 PATHS = 24  # listed of a finding
@@ -40,10 +40,10 @@ def holds_audit(folder: str | Path) -> bool:
 
 
 class Pictures:
-    """The pictures of one page: small JPEG files, as long as their sum stays within the budget."""
+    """The pictures of one page: photos as small JPEG files, maps as PNG, as long as the sum of each is within the budget."""
 
     def __init__(self, ledger: Ledger, wanted: bool) -> None:
-        self.ledger, self.left, self.left_out, self.wanted = ledger, BUDGET, 0, wanted
+        self.ledger, self.left, self.left_out, self.wanted = ledger, dict(BUDGET), 0, wanted
 
     def jpeg(self, name: str | None) -> bytes | None:
         """A kept picture, small; None where it is not wanted, was erased, or the page is full."""
@@ -52,7 +52,7 @@ class Pictures:
         with Image.open(BytesIO(self.ledger.file(name))) as image:
             small = image.convert("RGB")
         small.thumbnail((EDGE, EDGE))
-        return self._within(_encoded(small, "JPEG", quality=QUALITY, optimize=True))
+        return self._within("JPEG", _encoded(small, "JPEG", quality=QUALITY, optimize=True))
 
     def map(self, raw: draw.FloatMap, limit: float) -> bytes | None:
         """A map of values >= 0 in its colors, a pixel a cell."""
@@ -60,13 +60,13 @@ class Pictures:
             return None
         colors = Image.fromarray(draw.heatmap(raw, "positive", limit))
         colors.thumbnail((MAP_CELLS, MAP_CELLS), Image.Resampling.BOX)
-        return self._within(_encoded(colors, "PNG", optimize=True))
+        return self._within("PNG", _encoded(colors, "PNG", optimize=True))
 
-    def _within(self, content: bytes) -> bytes | None:
-        if len(content) > self.left:
+    def _within(self, kind: str, content: bytes) -> bytes | None:
+        if len(content) > self.left[kind]:
             self.left_out += 1
             return None
-        self.left -= len(content)
+        self.left[kind] -= len(content)
         return content
 
 

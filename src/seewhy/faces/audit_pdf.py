@@ -1,7 +1,7 @@
-"""The audit as a PDF for a file or a signature: verdict, findings with their pictures, what was not tested, sign-off.
+r"""The audit as a PDF for a file or a signature: verdict, findings with their pictures, what was not tested, sign-off.
 
-reportlab (BSD, a pure wheel) draws it. Letters that its own font lacks come from the reader's Asian and Cyrillic fonts;
-what these lack, too, is written as its code.
+reportlab (BSD, a pure wheel) draws it in the one font that it ships, of Latin letters. Another letter is written as its code
+(\u7eb8), never left out; the HTML page shows it as it is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,6 @@ COLOR = {"pass": "#2c8a5b", "blocked": "#c2371f"}
 OPEN = "#b07300"  # inconclusive, incomplete
 MARGIN, WIDE, PICTURE = 48, 499, 74  # points; A4 is 595 wide
 SIGNED = ("Name", "Role", "Decision", "Date", "Signature")
-OTHER_FONTS = {"STSong-Light": "gb2312", "HYSMyeongJo-Medium": "euc_kr", "HeiseiMin-W3": "shift_jis"}
 Record = Mapping[str, Any]
 
 
@@ -50,11 +49,8 @@ class Paper:
         self.styles = import_extra("reportlab.lib.styles", "pdf", "a PDF report")
         metrics = import_extra("reportlab.pdfbase.pdfmetrics", "pdf", "a PDF report")
         fonts = import_extra("reportlab.pdfbase.ttfonts", "pdf", "a PDF report")
-        asian = import_extra("reportlab.pdfbase.cidfonts", "pdf", "a PDF report")
         for name in ("Vera", "VeraBd"):
             metrics.registerFont(fonts.TTFont(name, f"{name}.ttf"))
-        for name in OTHER_FONTS:
-            metrics.registerFont(asian.UnicodeCIDFont(name))
         metrics.registerFontFamily("Vera", normal="Vera", bold="VeraBd", italic="Vera", boldItalic="VeraBd")
         self.glyphs = metrics.getFont("Vera").face.charToGlyph
 
@@ -76,18 +72,12 @@ class Paper:
         return self.text(said, 13.5, font="VeraBd", spaceBefore=16, spaceAfter=6, keepWithNext=1)
 
     def plain(self, said: object) -> str:
-        """Text as markup that shows every letter of it."""
+        """Text as markup that shows every letter of it, or its code."""
         return "".join(map(self._letter, str(said)))
 
     def _letter(self, letter: str) -> str:
         if ord(letter) in self.glyphs or letter.isspace():
             return escape(letter)
-        for font, code in OTHER_FONTS.items():
-            try:
-                letter.encode(code)
-            except UnicodeEncodeError:
-                continue
-            return f'<font name="{font}">{escape(letter)}</font>'
         return letter.encode("unicode_escape").decode()
 
     def table(self, rows: Sequence[Sequence[Any]], widths: Sequence[float], *rules: Any, lined: bool = True) -> Any:
