@@ -44,6 +44,11 @@ def label_columns(labels: Tensor, kind: str) -> tuple[Tensor, list[int]]:
     return table[:, kept], kept
 
 
+def toward(output: int, kind: str, labels: Tensor) -> int | None:
+    """The output that a pattern of this label column must raise; None for two classes, which may share one output."""
+    return None if kind == "class" and int(labels.max()) < 2 else output
+
+
 def associate(features: Tensor, columns: Tensor, scenes: Tensor, seed: int) -> Association:
     """Correlation of every feature (N, F) with every label column (N, T), against exchanged labels.
 

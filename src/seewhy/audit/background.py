@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import associate, label_columns
+from seewhy.audit.association import associate, label_columns, toward
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.places import exchanged, one_piece
 from seewhy.perturb import gaussian_blur
@@ -81,6 +81,7 @@ def background_candidates(
                 suspicion=facts,
                 appearance=f"background {output}".encode(),
                 details={"goes_with": names[output]},
+                toward=toward(output, kind, labels),
             )
         )
     return candidates

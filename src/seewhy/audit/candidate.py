@@ -26,4 +26,6 @@ class Candidate:
     suspicion: tuple[str, ...]  # facts that say why it is not the object; none: natural evidence
     appearance: bytes  # what it looks like, coarsely: half of its stable id
     details: Mapping[str, object] = field(default_factory=dict)
+    toward: int | None = None  # the output that must rise: it goes with that label; None: any may move either way
+    boxes: Tensor | None = None  # (N, 4) where it lies in each image that shows it, where it moves
     swapped: Edit | None = None  # paste's own control, image by image: the same place of images that do not show it

@@ -2,7 +2,8 @@
 
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
-pieces of pictures of the same size, place and energy, each laid over the same images.
+pieces of pictures of the same size at the same place, each laid over the same images. Of a cue of the whole image, which must
+go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
 """
 
 from collections.abc import Sequence
@@ -75,9 +76,14 @@ class Trial:
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
         beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
+        if self.candidate.kind == "whole_image":
+            beyond[:] = True  # what unrelated changes do on average is taken off already: it goes with a label, they do not
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
+        toward = self.candidate.toward
+        if toward is not None and not (passed[toward] and effect[toward] > 0):
+            return []
         return sorted(np.flatnonzero(passed).tolist(), key=lambda k: -abs(float(effect[k])))
 
     def _undone(self, k: int, effect: float) -> bool:
@@ -122,6 +128,8 @@ def try_candidate(model: VisionModel, held: Held, candidate: Candidate, seed: in
     some = plain[:MOST_UNRELATED]
     means = [changed(model, held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
     trial.unrelated = torch.stack(means)
+    if candidate.kind == "whole_image":
+        trial.control = trial.unrelated.mean(0).expand_as(trial.pasted)
     trial.p = _p(_by_scene_all(trial.pasted - trial.control, trial.scenes))
     return trial
 

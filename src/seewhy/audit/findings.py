@@ -10,6 +10,7 @@ from torch import Tensor
 
 from seewhy.audit.candidate import KINDS, Candidate
 from seewhy.audit.confirm import Trial, interval_of, probability_changes
+from seewhy.data.geometry import Geometry
 from seewhy.intervals import Interval
 from seewhy.model import VisionModel
 
@@ -19,7 +20,9 @@ MARKED = 0.9  # quantile
 Record = dict[str, Any]
 
 
-def finding_of(model: VisionModel, trial: Trial, names: Sequence[str], paths: Sequence[str]) -> Record:
+def finding_of(
+    model: VisionModel, trial: Trial, names: Sequence[str], paths: Sequence[str], geometry: Geometry | None = None
+) -> Record:
     """One trial as it stands in findings.json: confirmed with the outputs that it moves, refuted, or untested."""
     candidate, moved = trial.candidate, trial.confirmed()
     status = "untested" if trial.why_untested else "confirmed" if moved else "refuted"
@@ -34,13 +37,14 @@ def finding_of(model: VisionModel, trial: Trial, names: Sequence[str], paths: Se
         "kind": candidate.kind,
         "name": candidate.name,
         "outputs": [names[k] for k in shown],
-        "where": None if candidate.where is None else _fractions(candidate.where, (size[0], size[1])),
+        "where": None if candidate.where is None else list(in_photo(candidate.where, (size[0], size[1]), geometry)),
         "status": status,
         "effect": effects,
         "p_adjusted": p if math.isfinite(p) else None,
         "suspicion": list(candidate.suspicion),
         "images": [paths[i] for i in candidate.shows.nonzero().flatten().tolist()],
         "details": dict(candidate.details),
+        "n_shows": int(candidate.shows.sum()),
     }
     return {**found, "sentence": _sentence(found, trial)}
 
@@ -133,9 +137,18 @@ def _id(candidate: Candidate, outputs: Sequence[str]) -> str:
     return hashlib.sha256(said).hexdigest()[:12]
 
 
-def _fractions(box: tuple[int, int, int, int], size: tuple[int, int]) -> list[float]:
+def in_photo(
+    box: tuple[float, float, float, float], size: tuple[int, int], geometry: Geometry | None
+) -> tuple[float, float, float, float]:
+    """A box of the model's input (top, left, bottom, right) as x0, y0, x1, y1 in fractions of the upright photo."""
     top, left, bottom, right = box
-    return [round(v, 4) for v in (left / size[1], top / size[0], right / size[1], bottom / size[0])]
+    tall, wide = size
+    if geometry is not None:
+        top, left = geometry.to_photo(top, left)
+        bottom, right = geometry.to_photo(bottom, right)
+        tall, wide = geometry.photo
+    x0, y0, x1, y1 = (min(1.0, max(0.0, v)) for v in (left / wide, top / tall, right / wide, bottom / tall))
+    return round(x0, 4), round(y0, 4), round(x1, 4), round(y1, 4)
 
 
 def merged(found: Sequence[Record]) -> list[Record]:

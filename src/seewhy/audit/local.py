@@ -151,6 +151,7 @@ def _candidate(
         unrelated=unrelated,
         suspicion=facts,
         appearance=_coarse(mark),
+        boxes=torch.cat([found_at, found_at + torch.tensor(mark.size)], 1),
         details={"opacity": round(float(mark.opacity[mark.opacity > 0].mean()), 3) if bool((mark.opacity > 0).any()) else 0.0},
     )
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import Association, associate, label_columns
+from seewhy.audit.association import Association, associate, label_columns, toward
 from seewhy.audit.candidate import Candidate, Edit
 from seewhy.audit.marks import box_of, words_of_place
 from seewhy.audit.patterns import contrast
@@ -63,7 +63,7 @@ def place_candidates(
             box = box_of(mask, (images.shape[2], images.shape[3]))
             facts = _facts(h, small, carriers[found], scenes[found], box, images, seed)
             if facts:
-                candidates.append(_swap(images, scenes, mask, carriers, finding, box, facts, names[output], seed))
+                candidates.append(_swap(images, scenes, mask, carriers, box, facts, names[output], toward(output, kind, labels), seed))
     return candidates
 
 
@@ -119,10 +119,10 @@ def _swap(
     scenes: Tensor,
     mask: Tensor,
     carriers: Tensor,
-    finding: Tensor,
     box: tuple[int, int, int, int],
     facts: tuple[str, ...],
     label: str,
+    output: int | None,
     seed: int,
 ) -> Candidate:
     """The candidate whose content is exchanged with that of other images at the same place."""
@@ -141,6 +141,7 @@ def _swap(
         suspicion=facts,
         appearance=f"place {label} {[round(v / s * 6) for v, s in zip(box, (*size, *size), strict=True)]}".encode(),
         details={"goes_with": label},
+        toward=output,
     )
 
 

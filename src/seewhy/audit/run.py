@@ -1,6 +1,7 @@
 """The audit: from a model and a labelled data set to findings, a verdict and a page; every number goes through the ledger."""
 
 import contextlib
+import importlib
 import json
 import time
 from collections.abc import Sequence
@@ -25,14 +26,14 @@ from seewhy.audit.gate import judge, read_report
 from seewhy.audit.policy import read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
 from seewhy.audit.selection import explained_images, finding_half
-from seewhy.audit.strips import keep_strips
+from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.stream import Progress, Row, explained, label_name, predicted, read_sample
 from seewhy.audit.wholes import whole_candidates
 from seewhy.data.dataset import DataSet, read_dataset
 from seewhy.data.kinds import KIND_OF_TASK
 from seewhy.data.labels import labels_for
 from seewhy.errors import ImageError, RefusalError, UsageError
-from seewhy.explanation import rows_per_image
+from seewhy.explanation import machine, rows_per_image, versions
 from seewhy.explanation.inputs import Shown
 from seewhy.identity import identity
 from seewhy.ledger import Ledger, open_ledger
@@ -58,7 +59,7 @@ class Audit:
 
     report: Record  # findings.json
     folder: Path
-    page: Path | None
+    page: Path
     seconds: float
 
     @property
@@ -82,7 +83,7 @@ class Audit:
     def __str__(self) -> str:
         lines = [self.verdict.upper(), *(f"  {reason}" for reason in self.report["reasons"])]
         lines += [f"{one['status']}: {one['sentence']}" for one in self.findings]
-        return "\n".join([*lines, str(self.page or self.folder)])
+        return "\n".join([*lines, str(self.page)])
 
     __repr__ = __str__
 
@@ -162,13 +163,20 @@ def audit(
             "skipped": skipped,
         }
         report = judge(report, rules, None if against is None else read_report(against), date.today())
-        if pictures:
-            keep_strips(model, trials, report, names, examined.paths, ledger)
+        keep_strips(model, trials, report, names, examined.paths, ledger, pictures=pictures)
+        write_findings(folder, report, trials, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
         cost = {"forward_rows": model.forward_rows - spent[0], "gradient_rows": model.gradient_rows - spent[1]}
         ledger.append("cost", identity([cost, time.time()]), {**cost, "seconds": round(time.perf_counter() - begun, 1)})
     runfolder.write_file(folder / "findings.json", json.dumps(runfolder.plain(report), indent=1).encode())
-    return Audit(runfolder.plain(report), folder, None, time.perf_counter() - begun)
+    page = _page(folder, pictures=pictures)
+    return Audit(runfolder.plain(report), folder, page, time.perf_counter() - begun)
+
+
+def _page(folder: Path, *, pictures: bool) -> Path:
+    """The page, rendered by the layer above, which is resolved when it is called, like every public name."""
+    page: Path = importlib.import_module("seewhy.faces.report").report(folder, pictures=pictures)
+    return page.resolve()
 
 
 def forecast_audit(
@@ -211,7 +219,8 @@ def _run_record(
 ) -> tuple[str, Record]:
     settings = {"methods": list(methods), "per_class": per_class, "explained": explained, "seed": seed}
     content = {"model": model.name, "model_sha256": model.fingerprint(), "data": _data_id(data), "settings": settings}
-    return identity(content), content
+    about = {"versions": versions(), "machine": machine(model.device)}
+    return identity(content), {**content, **about}
 
 
 def _data_id(data: DataSet) -> str:
@@ -332,7 +341,8 @@ def _found(
     for trial in trials:
         facts = facts_of_metadata(trial.candidate.shows, metadata)
         trial.candidate = replace(trial.candidate, suspicion=(*trial.candidate.suspicion, *facts))
-        found.append(finding_of(model, trial, names, e.paths))
+        first = int(trial.candidate.shows.nonzero().flatten()[0]) if bool(trial.candidate.shows.any()) else 0
+        found.append(finding_of(model, trial, names, e.paths, e.shown[first].geometry))
     return merged(found)
 
 

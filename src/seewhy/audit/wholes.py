@@ -3,6 +3,7 @@
 import io
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import Association, associate, label_columns
+from seewhy.audit.association import Association, associate, label_columns, toward
 from seewhy.audit.candidate import Candidate, Edit
 from seewhy.perturb import gaussian_blur
 
@@ -97,7 +98,8 @@ def whole_candidates(
             if len(high) < 3 or len(low) < 3:
                 continue
             facts = _facts(group, t, of_parts[0], of_parts[1], names[output], kind)
-            candidates.append(_candidate(images, columns[:, t], kind, high, low, strongest, output, names, facts, seed))
+            one = _candidate(images, columns[:, t], kind, high, low, strongest, output, names, facts, seed)
+            candidates.append(replace(one, toward=toward(output, kind, labels)))
     return candidates, []
 
 

@@ -52,7 +52,7 @@ def run(lite0: "sw.VisionModel", out: Path, seed: int, progress: Progress, say: 
     check_folder(out)
     story = prepare(out, seed, progress, say)
     for network in story["networks"]:
-        network["audit"] = audit(out, network, seed, progress, say) if hasattr(sw, "audit") else None
+        network["audit"] = audit(out, network, seed, progress, say)
     say("Explaining three photos with EfficientNet-Lite0.")
     story["explained"] = str(explain_photos(lite0, out / "explained", seed, progress).relative_to(out))
     (out / "story.json").write_text(json.dumps(story, indent=2), "utf-8")
@@ -151,4 +151,4 @@ def audit(out: Path, network: dict[str, Any], seed: int, progress: Progress, say
     reasons = found.to_dict()["reasons"]
     for reason in reasons:
         say(f"  {reason}")
-    return {"page": str(Path(found.page).relative_to(out)), "verdict": found.verdict, "reasons": reasons}
+    return {"page": str(found.page.relative_to(out.resolve())), "verdict": found.verdict, "reasons": reasons}
