@@ -7,7 +7,7 @@ go with a label to be tried at all, the control is what unrelated changes of the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ class Held:
     clean: Tensor  # (N, K) its outputs
     scenes: Tensor  # (N,) which share a scene
     confirming: Tensor  # (N,) bool: took no part in finding
+    labels: Tensor | None = None  # (N,) the column of each image's own label; None: there is no one such column
 
     def pixels(self, index: Tensor) -> Tensor:
         """Images in [0, 1]."""
@@ -65,6 +66,11 @@ class Trial:
         """(K,) mean change by pasting beyond the paired control."""
         return _scene_mean(self.pasted - self.control, self.scenes)
 
+    @property
+    def has_control(self) -> bool:
+        """Whether there is a control for each image, beside the unrelated pieces."""
+        return bool(len(self.control)) and (self.candidate.swapped is not None or self.candidate.kind == "whole_image")
+
     def chance(self, k: int) -> float:
         """The largest mean change of one output by any unrelated piece."""
         return float(self.unrelated[:, k].abs().max()) if self.unrelated.numel() else 0.0
@@ -77,7 +83,9 @@ class Trial:
         alone = _scene_mean(self.pasted, self.scenes)
         beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
         if self.candidate.kind == "whole_image":
-            beyond[:] = True  # what unrelated changes do on average is taken off already: it goes with a label, they do not
+            beyond[:] = (
+                True  # what unrelated changes do on average is taken off already: it goes with a label, they do not
+            )
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
@@ -124,7 +132,9 @@ def try_candidate(model: VisionModel, held: Held, candidate: Candidate, seed: in
     trial.pasted = changed(model, held, plain, candidate.paste)
     swapped = candidate.swapped
     trial.control = torch.zeros_like(trial.pasted) if swapped is None else changed(model, held, plain, swapped)
-    trial.removed = {name: changed(model, held, marked, edit) for name, edit in candidate.remove.items()} if len(marked) else {}
+    trial.removed = (
+        {name: changed(model, held, marked, edit) for name, edit in candidate.remove.items()} if len(marked) else {}
+    )
     some = plain[:MOST_UNRELATED]
     means = [changed(model, held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
     trial.unrelated = torch.stack(means)
@@ -150,7 +160,7 @@ def explained_away(model: VisionModel, held: Held, trials: Sequence[Trial]) -> H
     clean = held.clean.clone()
     for part in touched.nonzero().flatten().split(64):
         clean[part] = outputs(model, images[part].float() / 255)
-    return Held(images, clean, held.scenes, held.confirming)
+    return replace(held, images=images, clean=clean)
 
 
 def changed(model: VisionModel, held: Held, index: Tensor, edit: Edit) -> Tensor:

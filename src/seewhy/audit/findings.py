@@ -16,7 +16,18 @@ from seewhy.model import VisionModel
 
 SHOWN_OUTPUTS = 5  # of a finding that moves many
 SIGNIFICANT_DIGITS = 3
-MARKED = 0.9  # quantile
+DOING = {  # what was done to images without it, and to images with it
+    "local_pattern": ("laid over", "taken off"),
+    "place": ("copied into", "exchanged in"),
+    "background": ("put around the middle of", "exchanged in"),
+    "whole_image": ("given to", "taken from"),
+}
+UNRELATED_WORDS = {
+    "local_pattern": "pieces of pictures of the same size",
+    "place": "pieces of pictures at the same place",
+    "background": "surroundings",
+    "whole_image": "changes of the same energy",
+}
 Record = dict[str, Any]
 
 
@@ -30,6 +41,8 @@ def finding_of(
     if not moved and not trial.why_untested:
         shown = [int(trial.effect.abs().argmax())]
     effects = [one for k in shown for one in _effects(model, trial, k, names)]
+    if moved and trial.held.labels is not None:
+        effects.append(_effect_on_labels(trial))
     p = min((float(trial.p_adjusted[k]) for k in shown), default=math.nan)
     size = trial.held.images.shape[2:]
     found: Record = {
@@ -64,6 +77,28 @@ def _effects(model: VisionModel, trial: Trial, k: int, names: Sequence[str]) -> 
     return rows
 
 
+def _effect_on_labels(trial: Trial) -> Record:
+    """What it takes from, or gives to, the label of each image: pooled over classes."""
+    labels = trial.held.labels
+    assert labels is not None, "asked for only where there are labels"
+    own = {"pasted": (trial.pasted, trial.plain, trial.scenes)}
+    removed = _best_removal(trial, trial.confirmed()[0])
+    if removed is not None and len(removed):
+        own["removed"] = (removed, trial.marked, trial.scenes_marked)
+    said = {
+        name: _numbers(interval_of(change.gather(1, labels[index, None])[:, 0], scenes))
+        for name, (change, index, scenes) in own.items()
+    }
+    return {
+        "output": "the image's own label",
+        "unit": "logit",
+        "n": len(trial.pasted),
+        "control": None,
+        "removed": None,
+        **said,
+    }
+
+
 def _effect(
     output: str, unit: str, trial: Trial, k: int, pasted: Tensor, control: Tensor, removed: Tensor | None
 ) -> Record:
@@ -72,8 +107,10 @@ def _effect(
         "unit": unit,
         "n": len(pasted),
         "pasted": _numbers(interval_of(pasted[:, k], trial.scenes)) if len(pasted) else None,
-        "control": _numbers(interval_of(control[:, k], trial.scenes)) if len(control) else None,
-        "removed": None if removed is None or not len(removed) else _numbers(interval_of(removed[:, k], trial.scenes_marked)),
+        "control": _numbers(interval_of(control[:, k], trial.scenes)) if trial.has_control else None,
+        "removed": None
+        if removed is None or not len(removed)
+        else _numbers(interval_of(removed[:, k], trial.scenes_marked)),
     }
     if unit != "probability":
         found["unrelated"] = {"largest": _round(trial.chance(k)), "pieces": len(trial.unrelated)}
@@ -90,7 +127,11 @@ def _best_removal(trial: Trial, k: int) -> Tensor | None:
 
 
 def _numbers(found: Interval) -> Record:
-    return {name: None if v is None or isinstance(v, int) else _round(v) for name, v in found.to_dict().items() if name != "n"} | {
+    return {
+        name: None if v is None or isinstance(v, int) else _round(v)
+        for name, v in found.to_dict().items()
+        if name != "n"
+    } | {
         "n": found.n,
         "clusters": found.clusters,
     }
@@ -103,20 +144,20 @@ def _round(value: float) -> float:
 def _sentence(found: Record, trial: Trial) -> str:
     candidate = trial.candidate
     if found["status"] == "untested":
-        return f"{_upper(candidate.name)} could not be tested: {trial.why_untested}."
+        return f"Whether the model relies on {candidate.name} could not be tested: {trial.why_untested}."
     effect = found["effect"][0]
     pasted, removed = effect["pasted"], effect["removed"]
-    does = "changes" if found["status"] == "refuted" else "raises" if pasted["value"] > 0 else "lowers"
-    amount = f"{abs(pasted['value']) if found['status'] == 'confirmed' else pasted['value']:.3g} {_unit(effect)}"
+    output, n = effect["output"], pasted["n"]
+    amount = f"{pasted['value']:+.3g} {_unit(effect)}{_range(pasted)}"
+    done, undone = DOING[candidate.kind]
     said = (
-        f"{'putting it' if candidate.kind != 'whole_image' else 'giving this'} to {pasted['n']} held-out images {does} "
-        f"{effect['output']} by {amount}{_range(pasted)}, where {effect['unrelated']['pieces']} unrelated ones of the "
-        f"same size reach {effect['unrelated']['largest']:.3g} at most"
+        f"{done} {n} held-out images it changes {output} by {amount}, where {effect['unrelated']['pieces']} unrelated "
+        f"{UNRELATED_WORDS[candidate.kind]} change it by {effect['unrelated']['largest']:.3g} at most"
     )
     if removed is not None:
-        said += f"; taking it from {removed['n']} changes {effect['output']} by {removed['value']:.3g}{_range(removed)}"
+        said += f"; {undone} {removed['n']}, by {removed['value']:+.3g}{_range(removed)}"
     if found["status"] == "refuted":
-        return f"{_upper(candidate.name)} was found, but the model does not rely on it: {said}."
+        return f"The model does not rely on {candidate.name}, though it was found: {said}."
     return f"The model relies on {candidate.name}: {said}."
 
 
@@ -126,10 +167,6 @@ def _unit(effect: Record) -> str:
 
 def _range(numbers: Record) -> str:
     return "" if numbers["low"] is None else f" [{numbers['low']:.3g}, {numbers['high']:.3g}]"
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _id(candidate: Candidate, outputs: Sequence[str]) -> str:

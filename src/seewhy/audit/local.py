@@ -41,8 +41,8 @@ def mark_candidates(
     notes = []
     if share and not masks:
         notes.append(
-            f"marks at one place: {100 * share:.0f} % of the frame looks alike in these pictures, as where objects are "
-            "aligned, so a mark does not stand out by recurring"
+            f"Marks at one place: {100 * share:.0f} % of the frame looks alike in these pictures, as where objects are "
+            "aligned, so a mark does not stand out by recurring."
         )
     candidates = []
     for mask in masks[:MOST_MARKS]:
@@ -91,7 +91,9 @@ def _fixed(images: Tensor, h: Tensor, pattern: Pattern, box: Box, found: Tensor,
         f"({int(shows.sum())} of {len(images)} examined images show it)",
         f"it always lies at the same place of the frame, {place}",
     )
-    return _candidate(images, mark, corners, corners, shows, box, f"a mark in {place}", facts, found[~pattern.shows], seed)
+    return _candidate(
+        images, mark, corners, corners, shows, box, f"a mark in {place}", facts, found[~pattern.shows], seed
+    )
 
 
 def _moving(images: Tensor, x: Tensor, seen: Sighting, found: Tensor, seed: int) -> Candidate | None:
@@ -110,13 +112,17 @@ def _moving(images: Tensor, x: Tensor, seen: Sighting, found: Tensor, seed: int)
     generator = torch.Generator().manual_seed(seed)
     anywhere = (torch.rand(len(images), 2, generator=generator) * (most + 1)).long()
     plain = torch.stack([_window(images[i], anywhere[i], height, width) for i in found.tolist()])
-    inside = torch.nn.functional.interpolate(seen.inside[None, None].float(), size=(height, width), mode="nearest")[0, 0]
+    inside = torch.nn.functional.interpolate(seen.inside[None, None].float(), size=(height, width), mode="nearest")[
+        0, 0
+    ]
     mark = estimate_mark(windows.float() / 255, plain.float() / 255, inside > 0)
     facts = (
         f"it recurs nearly pixel by pixel in different scenes, at different places: {len(marked)} of the images it was "
         f"found in are like their mean by {seen.alike:.2f}, where the same pixels in the same colors are 1 ({int(shows.sum())} of {len(images)} examined images show it)",
     )
-    return _candidate(images, mark, anywhere, corners, shows, None, "a mark that moves", facts, found[~shows[found]], seed)
+    return _candidate(
+        images, mark, anywhere, corners, shows, None, "a mark that moves", facts, found[~shows[found]], seed
+    )
 
 
 def _candidate(
@@ -152,7 +158,9 @@ def _candidate(
         suspicion=facts,
         appearance=_coarse(mark),
         boxes=torch.cat([found_at, found_at + torch.tensor(mark.size)], 1),
-        details={"opacity": round(float(mark.opacity[mark.opacity > 0].mean()), 3) if bool((mark.opacity > 0).any()) else 0.0},
+        details={
+            "opacity": round(float(mark.opacity[mark.opacity > 0].mean()), 3) if bool((mark.opacity > 0).any()) else 0.0
+        },
     )
 
 

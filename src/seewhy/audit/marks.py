@@ -15,6 +15,7 @@ from seewhy.errors import MissingExtraError
 FEWEST = 8  # images on either side from which opacity is estimated; with fewer a mark counts as opaque
 OPAQUE = 0.9  # from here on nothing of the picture is left to be found below a mark
 MARGIN = 2  # pixels
+SMALLEST = 6  # pixels of a piece of a mark
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,16 @@ def estimate_mark(marked: Tensor, plain: Tensor, inside: Tensor) -> Mark:
 def differing(marked: Tensor, plain: Tensor, inside: Tensor) -> Tensor:
     """Where images with and without a mark differ: (h, w) bool, inside of where it was looked for.
 
-    Welch's t of every pixel and channel, at the level 0.05 over the number of them; gaps of a pixel or two are closed.
+    Welch's t of every pixel and channel at the level 0.005; gaps of a pixel or two are closed, and what then is smaller than
+    the largest piece that chance leaves (a pixel in a hundred, by itself) is left out.
     """
     error = (marked.var(0) / len(marked) + plain.var(0) / len(plain)).sqrt().clamp_min(1e-4)
     t = ((marked.mean(0) - plain.mean(0)) / error).abs().amax(0)
-    least = float(stats.norm.isf(0.05 / (2 * marked[0].numel())))
-    found = torch.from_numpy(ndimage.binary_closing(np.pad((t > least).numpy(), 2), iterations=2)[2:-2, 2:-2]) & inside
-    return found if bool(found.any()) else inside
+    above = (t > float(stats.norm.isf(0.005 / 2))).numpy()
+    joined, count = ndimage.label(ndimage.binary_closing(np.pad(above, 2), iterations=2)[2:-2, 2:-2], np.ones((3, 3)))
+    sizes = ndimage.sum_labels(above, joined, range(1, count + 1))
+    kept = torch.from_numpy(np.isin(joined, 1 + np.flatnonzero(sizes >= SMALLEST))) & inside
+    return kept if bool(kept.any()) else inside
 
 
 def laid(x: Tensor, mark: Mark, corners: Tensor) -> Tensor:
@@ -128,18 +132,24 @@ def words_of_place(box: Box, size: tuple[int, int]) -> str:
     """Where a box lies, as people say it: 'the upper left corner', 'the lower edge', 'the middle', 'the frame'."""
     height, width = size
     top, left, bottom, right = (v / s for v, s in zip(box, (height, width, height, width), strict=True))
-    if bottom - top > 0.8 and right - left > 0.8:
+    rows, columns = _side_of(top, bottom, "upper", "lower"), _side_of(left, right, "left", "right")
+    if rows == columns == "both":
         return "the frame"
-    y, x = (top + bottom) / 2, (left + right) / 2
-    rows = "upper" if y < 1 / 3 else "lower" if y > 2 / 3 else ""
-    columns = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
-    if right - left > 0.6:
-        return f"the {rows} edge" if rows else "the middle"
-    if bottom - top > 0.6:
-        return f"the {columns} edge" if columns else "the middle"
+    if "both" in (rows, columns):
+        side = columns if rows == "both" else rows
+        return f"the {side} edge" if side else "the middle"
     if rows and columns:
         return f"the {rows} {columns} corner"
     return f"the {rows or columns} edge" if rows or columns else "the middle"
+
+
+def _side_of(start: float, end: float, first: str, last: str) -> str:
+    """The side of the frame that a stretch (fractions) lies at: first, last, "both" or ""."""
+    near = (start < 0.15, end > 0.85)
+    if near[0] and near[1]:
+        return "both"
+    middle = (start + end) / 2
+    return first if near[0] or middle < 1 / 3 else last if near[1] or middle > 2 / 3 else ""
 
 
 def box_of(mask: Tensor, size: tuple[int, int], margin: int = MARGIN) -> Box:

@@ -161,9 +161,7 @@ def pattern_at(mask: Mask, h: Tensor, scenes: Sequence[int], seed: int) -> Patte
     template = torch.zeros(h.shape[1:])
     template[:, inside] = h[shows].mean(0)[:, inside]
     of_scenes = torch.as_tensor(scenes)
-    return Pattern(
-        inside, template, presence, shows, alike(units, shows, of_scenes), alike(units, ~shows, of_scenes)
-    )
+    return Pattern(inside, template, presence, shows, alike(units, shows, of_scenes), alike(units, ~shows, of_scenes))
 
 
 def alike(units: Tensor, chosen: Tensor, scenes: Tensor) -> float:

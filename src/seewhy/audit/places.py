@@ -63,7 +63,9 @@ def place_candidates(
             box = box_of(mask, (images.shape[2], images.shape[3]))
             facts = _facts(h, small, carriers[found], scenes[found], box, images, seed)
             if facts:
-                candidates.append(_swap(images, scenes, mask, carriers, box, facts, names[output], toward(output, kind, labels), seed))
+                candidates.append(
+                    _swap(images, scenes, mask, carriers, box, facts, names[output], toward(output, kind, labels), seed)
+                )
     return candidates
 
 

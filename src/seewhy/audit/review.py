@@ -41,7 +41,9 @@ def review_queue(rows: Sequence[Row], maps: Mapping[str, Tensor], paths: Sequenc
         wrong.sort(key=lambda i: -float(rows[i].content["probability"] or 0))
         for i in wrong[:EACH]:
             content = rows[i].content
-            said = f"labelled {content['label']}, predicted {content['predicted']} with p = {content['probability']:.2f}"
+            said = (
+                f"labelled {content['label']}, predicted {content['predicted']} with p = {content['probability']:.2f}"
+            )
             found.append({"path": paths[i], "reason": said})
     return found[:QUEUE]
 
@@ -65,7 +67,13 @@ def associations(rows: Sequence[Row], data: DataSet) -> Iterator[Record]:
             if data.kind == "score":
                 mean = interval([float(row.content["predicted"]) for row in own])
                 error = interval([_error(row) for row in own])
-                yield {"column": column, "value": value, "n": len(own), "score": mean.to_dict(), "error": error.to_dict()}
+                yield {
+                    "column": column,
+                    "value": value,
+                    "n": len(own),
+                    "score": mean.to_dict(),
+                    "error": error.to_dict(),
+                }
             else:
                 right = proportion([float(bool(row.content["right"])) for row in own])
                 yield {"column": column, "value": value, "n": len(own), "accuracy": right.to_dict()}

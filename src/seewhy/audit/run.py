@@ -35,16 +35,18 @@ from seewhy.data.labels import labels_for
 from seewhy.errors import ImageError, RefusalError, UsageError
 from seewhy.explanation import machine, rows_per_image, versions
 from seewhy.explanation.inputs import Shown
-from seewhy.identity import identity
+from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger, open_ledger
 from seewhy.model import VisionModel
-from seewhy.registry import find_method
+from seewhy.registry import MethodInfo, find_method
+from seewhy.trust.card import card_of, prepared
 from seewhy.trust.setup import examine_setup
 from seewhy.wrapping import bare
 
 METHODS = ("grad_cam", "occlusion")
 WINDOWS = 7  # of occlusion, an axis
 SETUP_IMAGES = 200
+CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
 CANDIDATES, ROWS_OF_ONE = 12, 750  # in a forecast
 QUARTERS = 4
 KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
@@ -112,6 +114,7 @@ def audit(
     per_class: int = 40,
     anyway: bool = False,
     pictures: bool = True,
+    checks: Sequence[str] = CHECKS,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Audit:
@@ -122,7 +125,8 @@ def audit(
     score: of each quarter), at most `explained` in all, are explained by `methods` and searched. What is found on one half of
     their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, which blocks on confirmed findings.
     against: the folder of an earlier audit; only what is new blocks. out: a run folder; the same call goes on where it
-    stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written.
+    stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written. checks: what the
+    first method is checked by, on nine of the images, for the trust card of the report.
     RefusalError for a network without one answer per image, and where the set-up check warns; UsageError for what cannot be
     meant.
     """
@@ -157,9 +161,9 @@ def audit(
             "n_skipped": len(skipped),
             "findings": found,
             "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
-            "not_tested": [*notes, *_not_tested(data, infos)],
+            "not_tested": [*notes, *_not_tested(data)],
             "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
-            "checks": [],
+            "checks": _checked(model, examined, infos[0], checks, ledger, seed, tell),
             "skipped": skipped,
         }
         report = judge(report, rules, None if against is None else read_report(against), date.today())
@@ -274,17 +278,30 @@ def _examined(
     own = [strata[i] for i in kept]
     codes = {name: k for k, name in enumerate(dict.fromkeys(groups))}
     clean = torch.cat([outputs(model, part.float() / 255) for part in x.split(64)])
-    held = Held(x, clean, torch.tensor([codes[g] for g in groups]), ~finding_half(groups, own, seed))
     of_kept = [rows[i] for i in kept]
-    return Examined(of_kept, held, truth[[r.index for r in of_kept]], shown, [s.name for s in samples], own)
+    labels = truth[[row.index for row in of_kept]]
+    column = labels if model.task == "multiclass" and clean.shape[1] > int(labels.max()) else None
+    scenes = torch.tensor([codes[g] for g in groups])
+    held = Held(x, clean, scenes, ~finding_half(groups, own, seed), column)
+    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own)
 
 
-def _maps(model: VisionModel, e: Examined, infos: Sequence[Any], ledger: Ledger, root: Path | None, seed: int, tell: Progress) -> dict[str, Tensor]:
+def _maps(
+    model: VisionModel,
+    e: Examined,
+    infos: Sequence[MethodInfo],
+    ledger: Ledger,
+    root: Path | None,
+    seed: int,
+    tell: Progress,
+) -> dict[str, Tensor]:
     grid: tuple[int, int] | None = None
     found = {}
     for info in infos:
         settings = settings_of(info.name, e.held.images.shape[1:])
-        found[info.name], grid = explained(model, e.held.images, e.shown, info, settings, grid, ledger, root, seed, tell)
+        found[info.name], grid = explained(
+            model, e.held.images, e.shown, info, settings, grid, ledger, root, seed, tell
+        )
     return found
 
 
@@ -333,6 +350,27 @@ def _candidates(
     return look(held.images, held.scenes, finding, truth, kind, labels, seed), []
 
 
+def _checked(
+    model: VisionModel, e: Examined, info: MethodInfo, checks: Sequence[str], ledger: Ledger, seed: int, tell: Progress
+) -> list[Record]:
+    """The trust card of a method on some of the images: its rows, from the ledger where they are known."""
+    if not checks:
+        return []
+    key = identity([model.fingerprint(), info.name, digest(e.held.images[:CHECKED]), seed])
+    known = [ledger.find("check", f"{key} {name}") for name in checks]
+    if None in known:
+        tell(f"checking {info.title}", 0, 1)
+        asked = prepared(info, list(checks), seed, None)
+        x = e.held.images[:CHECKED].float() / 255
+        card = card_of(model, x, e.shown[:CHECKED], info, None, None, seed, {}, asked, None, None)
+        rows = [
+            {"id": f"{key} {name}", "card": card.about, **row}
+            for name, row in zip(checks, card.to_dict()["checks"], strict=True)
+        ]
+        known = list(ledger.append_all("check", [(row["id"], runfolder.plain(row)) for row in rows]))
+    return [record.content for record in known if record is not None]
+
+
 def _found(
     model: VisionModel, data: DataSet, e: Examined, trials: Sequence[Trial], names: Sequence[str]
 ) -> list[Record]:
@@ -353,22 +391,27 @@ def _write_records(
     for one in report["findings"]:
         ledger.append("finding", identity(one), one)
         for effect in one["effect"]:
-            ledger.append("effect", identity([one["id"], effect]), {"candidate": one["id"], "operation": "all", "image": "", **effect})
+            ledger.append(
+                "effect",
+                identity([one["id"], effect]),
+                {"candidate": one["id"], "operation": "all", "image": "", **effect},
+            )
     for one in associations(rows, data):
         ledger.append("association", identity(one), one)
     for one in mean_maps(maps, e.strata, ledger):
         ledger.append("mean_map", identity(one), one)
 
 
-def _not_tested(data: DataSet, infos: Sequence[Any]) -> list[str]:
-    del infos
+def _not_tested(data: DataSet) -> list[str]:
     said = [
-        "cues that none of these images shows, or that fewer than three groups of the searched half show",
-        "marks smaller than about a thirtieth of the image's side, or nearly transparent ones that move",
-        "the image's original size and its aspect ratio, which the model does not see",
+        "Cues that none of these images shows, or fewer than three groups of the searched half.",
+        "Marks smaller than about a thirtieth of the image's side, and nearly transparent ones that move.",
+        "The photo's own size and aspect ratio, which the model does not see.",
     ]
     if not any(sample.group for sample in data.samples):
-        said.append("whether images share a patient, a session or a scene: no group column was given, each counts for itself")
+        said.append(
+            "Whether images share a patient, a session or a scene: without a group column each counts for itself."
+        )
     return said
 
 

@@ -8,9 +8,7 @@ import torch
 from torch import Tensor
 
 
-def explained_images(
-    strata: Sequence[tuple[str, bool]], per_stratum: int, at_most: int, seed: int
-) -> list[int]:
+def explained_images(strata: Sequence[tuple[str, bool]], per_stratum: int, at_most: int, seed: int) -> list[int]:
     """Indices of the images to explain: so many of each (class, right or wrong), the rarest strata first kept whole.
 
     strata: of each image what it counts as. Where all strata together pass `at_most`, each gives the same share.

@@ -59,7 +59,9 @@ class Sighting:
         return best > float(torch.cat(chance).quantile(0.995)), at
 
 
-def sightings(images: Tensor, x: Tensor, scenes: Tensor, maps: Mapping[str, Tensor], say: Said, seed: int) -> list[Sighting]:
+def sightings(
+    images: Tensor, x: Tensor, scenes: Tensor, maps: Mapping[str, Tensor], say: Said, seed: int
+) -> list[Sighting]:
     """Everything that was seen in at least three scenes, the most frequent first.
 
     images: (N, C, H, W) uint8; x: (N, C, h, w) the same at the working size, in [0, 1]; maps: (N, *grid) a method.

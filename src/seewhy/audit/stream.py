@@ -84,7 +84,12 @@ def _predict(
     for row, (index, key, _) in enumerate(new):
         sample = dataset.samples[index]
         said = _said(model, table[row], None if p is None else p[row], truth[index])
-        about = {"path": sample.name, "label": _plain(sample.label), "group": sample.group, "metadata": dict(sample.metadata)}
+        about = {
+            "path": sample.name,
+            "label": _plain(sample.label),
+            "group": sample.group,
+            "metadata": dict(sample.metadata),
+        }
         contents.append((key, {**about, **said}))
     records = ledger.append_all("prediction", contents)
     return [Row(index, record.content) for (index, _, _), record in zip(new, records, strict=True)]
@@ -100,11 +105,23 @@ def _said(model: VisionModel, outputs: Tensor, p: Tensor | None, truth: Tensor) 
         right = bool(((p > 0.5) == (truth > 0.5)).all())
         best = int(p.argmax())
         names = [label_name(model, k) for k in (p > 0.5).nonzero().flatten().tolist()]
-        return {"predicted": names, "right": right, "score": float(outputs[best]), "probability": float(p[best]), "outputs": few}
+        return {
+            "predicted": names,
+            "right": right,
+            "score": float(outputs[best]),
+            "probability": float(p[best]),
+            "outputs": few,
+        }
     k = int(p.argmax())
     score = float(outputs[min(k, len(outputs) - 1)])
     right = k == int(truth)
-    return {"predicted": label_name(model, k), "right": right, "score": score, "probability": float(p[k]), "outputs": few}
+    return {
+        "predicted": label_name(model, k),
+        "right": right,
+        "score": score,
+        "probability": float(p[k]),
+        "outputs": few,
+    }
 
 
 def label_name(model: VisionModel, k: int) -> str:
@@ -155,7 +172,9 @@ def explained(
         keys = [explanation_key(digest(one), sha, info.name, settings, None, seed) for one in part]
         missing = [i for i, key in enumerate(keys) if key not in known]
         if missing:
-            records = _explain(model, part[missing], [shown[start + i] for i in missing], info, settings, ledger, root, seed)
+            records = _explain(
+                model, part[missing], [shown[start + i] for i in missing], info, settings, ledger, root, seed
+            )
             for i, content in zip(missing, records, strict=True):
                 known[keys[i]] = content
             ledger.append_all("explanation", [(keys[i], known[keys[i]]) for i in missing])

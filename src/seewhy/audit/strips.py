@@ -96,7 +96,8 @@ def write_findings(
         samples = [data.samples[examined.rows[i].index] for i in shown]
         boxes = [_boxes(candidate, i, examined.held.images.shape[2:], examined.shown[i].geometry) for i in shown]
         scores = [
-            {name: examined.rows[i].content[name] for name in ("label", "predicted", "score", "probability")} for i in shown
+            {name: examined.rows[i].content[name] for name in ("label", "predicted", "score", "probability")}
+            for i in shown
         ]
         write_finding(folder, found, samples, boxes, scores, pictures=pictures)
 

@@ -81,16 +81,22 @@ def whole_candidates(
     found = finding.nonzero().flatten()
     columns, which = label_columns(labels, kind)
     if not which:
-        return [], ["whole-image cues: no class has enough examined images, or there are too many classes"]
+        return [], [
+            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such classes."
+        ]
     parts = [statistics(images[found], region) for region in ("frame", "middle")]
     of_parts = [associate(part, columns[found], scenes[found], seed) for part in parts]
     both = of_parts[0].p_is_low() & of_parts[1].p_is_low() & (of_parts[0].r * of_parts[1].r > 0)
     candidates = []
     for t, output in enumerate(which):
         score = columns[found, t]
-        high, low = (found[score > score.median()], found[score <= score.median()]) if kind == "score" else (
-            found[score > 0],
-            found[score == 0],
+        high, low = (
+            (found[score > score.median()], found[score <= score.median()])
+            if kind == "score"
+            else (
+                found[score > 0],
+                found[score == 0],
+            )
         )
         groups = _merged([s for s in range(len(STATISTICS)) if bool(both[s, t])])
         for group in groups:
@@ -183,7 +189,9 @@ def _changes(name: str, low: Tensor, high: Tensor, a: Tensor, b: Tensor) -> tupl
         toward, back = _sharpness_step(low, float(a[4])), _sharpness_step(high, float(b[4]))
         return toward, back
     toward_q, back_q = _quality(low, float(a[5])), _quality(high, float(b[5]))
-    return (lambda x: _compressed(x, toward_q)), (lambda x: gaussian_blur(_compressed(x, back_q), 0.8) if back_q > 90 else _compressed(x, back_q))
+    return (lambda x: _compressed(x, toward_q)), (
+        lambda x: gaussian_blur(_compressed(x, back_q), 0.8) if back_q > 90 else _compressed(x, back_q)
+    )
 
 
 def _stretched(x: Tensor, gain: float) -> Tensor:
@@ -246,6 +254,8 @@ def _unrelated(name: str, shape: tuple[int, ...], energy: float, direction: Tens
         gray = torch.ones(3) / math.sqrt(3)
         across = torch.linalg.cross(cast / cast.norm().clamp_min(1e-9), gray)
         sign = 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0
-        field = 0.5 * field / field.square().mean().sqrt().clamp_min(1e-9) + sign * across.view(1, 3, 1, 1) * math.sqrt(3)
+        field = 0.5 * field / field.square().mean().sqrt().clamp_min(1e-9) + sign * across.view(1, 3, 1, 1) * math.sqrt(
+            3
+        )
     field = field / field.square().mean().sqrt().clamp_min(1e-9) * energy
     return lambda x: (x + field).clamp(0, 1)
