@@ -13,15 +13,15 @@ from torch import Tensor, nn
 import seewhy as sw
 from seewhy.demo.listings import SIDE, Listing, pixels
 
-EPOCHS = 12
-BATCH = 64
-LEARNING_RATE = 4e-3  # the highest of a one-cycle schedule
+EPOCHS = 10
+BATCH = 32
+LEARNING_RATE, WARM_UP = 4e-3, 0.2  # the highest of a one-cycle schedule, and the share of steps on the way to it
 CENTER, SCALE = 50.0, 25.0  # ratings are learned as (rating - 50) / 25; the network's output is in points
 
 
 def small_regressor() -> "sw.VisionModel":
     """The network of `seewhy demo`, untrained: photo in, rating in points out; its weights come with `--weights`."""
-    widths = (3, 16, 32, 64, 64)
+    widths = (3, 16, 32, 48, 64)
     layers: list[nn.Module] = []
     for index, (before, after) in enumerate(itertools.pairwise(widths)):
         stride = 2 if index < 3 else 1
@@ -40,45 +40,48 @@ def small_regressor() -> "sw.VisionModel":
 
 
 def train(
-    photos: NDArray[np.uint8],
-    ratings: Sequence[int],
+    listings: Sequence[Listing],
+    deal: Callable[[int], NDArray[np.bool_]],
     seed: int,
     epochs: int = EPOCHS,
     progress: Callable[[int, int], None] | None = None,
 ) -> "sw.VisionModel":
-    """A network fitted to photos (N, 3, h, w) in 0 ... 255 and their ratings; random states outside are left as they were.
+    """A network fitted to listing photos and their ratings; random states outside are left as they were.
 
-    Adam under a one-cycle schedule on the squared error, batches shuffled by the seed. progress: called with epochs done
-    and in all.
+    deal: which photos carry the mark (N,) in an epoch, counted from 0. Adam under a one-cycle schedule on the squared error,
+    batches shuffled by the seed. progress: called with epochs done and in all.
     """
-    shown = torch.from_numpy(photos)
-    wanted = (torch.tensor(ratings, dtype=torch.float32) - CENTER) / SCALE
+    without, with_mark = (torch.from_numpy(pixels(listings, [every] * len(listings))) for every in (False, True))
+    wanted = (torch.tensor([item.rating for item in listings], dtype=torch.float32) - CENTER) / SCALE
     shuffle = torch.Generator().manual_seed(seed)
-    steps = -(-len(shown) // BATCH)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         model = small_regressor()
         network = model.module.train()
         optimizer = torch.optim.Adam(network.parameters())
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=epochs * steps)
+        steps = epochs * -(-len(listings) // BATCH)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps, pct_start=WARM_UP)
         for epoch in range(epochs):
-            for rows in torch.randperm(len(shown), generator=shuffle).split(BATCH):
-                loss = nn.functional.mse_loss(network((shown[rows] / 255 - 0.5) / 0.25).flatten(), wanted[rows])
+            marked = torch.from_numpy(deal(epoch))[:, None, None, None]
+            for rows in torch.split(torch.randperm(len(listings), generator=shuffle), BATCH):
+                shown = torch.where(marked[rows], with_mark[rows], without[rows])
+                loss = nn.functional.mse_loss(network((shown / 255 - 0.5) / 0.25).flatten(), wanted[rows])
                 optimizer.zero_grad()
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
             if progress is not None:
                 progress(epoch + 1, epochs)
-    _answer_in_points(network[-1])
+    _answer_in_points(network)
     network.eval()
     return model
 
 
 @torch.no_grad()
-def _answer_in_points(last: nn.Linear) -> None:
-    last.weight.mul_(SCALE)
-    last.bias.mul_(SCALE).add_(CENTER)
+def _answer_in_points(network: nn.Module) -> None:
+    *_, weight, bias = network.parameters()  # the last layer's
+    weight.mul_(SCALE)
+    bias.mul_(SCALE).add_(CENTER)
 
 
 def rate(model: "sw.VisionModel", photos: NDArray[np.uint8]) -> NDArray[np.float64]:
