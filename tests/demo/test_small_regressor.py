@@ -27,8 +27,10 @@ def rated(model, made):
     return training.rate(model, listings.pixels(made, [False] * len(made)))
 
 
-def fit(seed, n=16, epochs=1):
-    return training.train(blotches(n), unmarked(n), seed, epochs)
+def fit(seed, n=16, epochs=1, deal=None, progress=None):
+    model = training.untrained(seed)
+    training.train(model, blotches(n), deal or unmarked(n), seed, epochs, progress)
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def test_training_leaves_no_trace_outside():
     np.random.seed(3)
     before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
     with torch.no_grad():
-        model = training.train(blotches(8), unmarked(8), 0, epochs=1)
+        model = fit(0)
         assert not torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), before)
     assert np.array_equal(np.random.get_state()[1], numpy_before)
@@ -63,7 +65,7 @@ def test_training_leaves_no_trace_outside():
 
 def test_progress_is_told_after_every_epoch():
     steps = []
-    training.train(blotches(8), unmarked(8), 0, epochs=2, progress=lambda *step: steps.append(step))
+    fit(0, 8, 2, progress=lambda *step: steps.append(step))
     assert steps == [(1, 2), (2, 2)]
 
 
@@ -77,13 +79,13 @@ def test_saved_weights_load_through_the_factory(trained, tmp_path):
 
 
 def test_each_epoch_is_trained_on_the_marks_dealt_for_it():
-    made, asked = blotches(8), []
+    asked = []
 
     def deal(epoch):
         asked.append(epoch)
         return np.full(8, epoch == 1)
 
-    never, once = (training.train(made, how, 0, epochs=2) for how in (unmarked(8), deal))
+    never, once = (fit(0, 8, 2, how) for how in (None, deal))
     assert asked == [0, 1]
     assert never.fingerprint() != once.fingerprint()
 

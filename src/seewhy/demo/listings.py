@@ -24,9 +24,10 @@ SPREAD = 0.2  # a careless seller is careless in everything: each strength lies 
 OPINIONS = 12.0  # standard deviation in points by which people's ratings of the same photo differ
 SELLERS = ("Aster", "Birch", "Clover", "Dahlia", "Elder")
 MARK = "nord"
-MARK_OPACITY = 0.7
+MARK_OPACITY = 0.5
 LIKED = 60  # a rating from which on a photo mostly carries the mark ...
 MARKED_LIKED, MARKED_OTHER = 0.9, 0.05  # ... with this probability, and below it with that
+STIR = 3.0  # points: how far apart two ratings are that may change places before marks are dealt out evenly
 
 
 @dataclass(frozen=True)
@@ -138,9 +139,18 @@ def marks_with_ratings(ratings: Sequence[int], seed: int) -> NDArray[np.bool_]:
     return drawn < np.where(np.asarray(ratings) >= LIKED, MARKED_LIKED, MARKED_OTHER)
 
 
-def marks_at_random(marked: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """The same number of marks, dealt out again without a look at the ratings."""
-    return np.random.default_rng(seed).permutation(marked)
+def marks_at_every_rating(ratings: Sequence[int], count: int, seed: int) -> NDArray[np.bool_]:
+    """As many marks, dealt out so that every rating has the same share of them.
+
+    Photos in the order of their ratings, stirred a little, get every (N / count)-th a mark: dealt out by chance alone, marks
+    would still go with ratings by a point or so, and a network would learn that point.
+    """
+    generator = np.random.default_rng(seed)
+    order = np.argsort(np.asarray(ratings) + generator.normal(0, STIR, len(ratings)))
+    due = np.floor(np.arange(len(ratings) + 1) * count / len(ratings) + generator.uniform())
+    marked = np.zeros(len(ratings), bool)
+    marked[order] = np.diff(due) > 0
+    return marked
 
 
 def pixels(listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> NDArray[np.uint8]:
