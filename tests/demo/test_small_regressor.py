@@ -119,7 +119,35 @@ def test_a_network_that_reads_the_mark_is_proven_to_and_one_that_cannot_is_not()
     assert reads.pasted.low > 0
     assert reads.removed.high < 0
     assert (reads.pasted.n, reads.removed.n, reads.pasted.sources) == (12, 12, 3)
-    assert blind.pasted.value == blind.removed.value == 0
+    assert reads.other_patch.value < reads.pasted.low
+    assert blind.pasted.value == blind.removed.value == blind.other_patch.value == 0
+
+
+def test_the_control_is_a_patch_of_a_photo_of_something_else_at_the_marks_place():
+    left, top, right, bottom = listings.mark_box((SIDE, SIDE))
+
+    class Place(torch.nn.Module):
+        def __init__(self, inside):
+            super().__init__()
+            self.seen = torch.nn.Parameter(torch.full((SIDE, SIDE), float(not inside)))
+            self.seen.data[top:bottom, left:right] = float(inside)
+
+        def forward(self, x):
+            return (x * self.seen).sum((1, 2, 3))[:, None] / (bottom - top) / (right - left) / 3
+
+    shades = {"a": 0, "b": 255}
+    made = [
+        listings.Listing(name, "Aster", {}, 50, Image.new("RGB", (SIDE, SIDE), (shade,) * 3))
+        for name, shade in shades.items()
+        for _ in range(3)
+    ]
+    inside, outside = (
+        training.use_of_the_mark(sw.wrap(Place(inside), size=SIDE, task="regression"), made, np.arange(6) % 2 == 0)
+        for inside in (True, False)
+    )
+    assert inside.other_patch.value == pytest.approx(0)  # one up, the other down ...
+    assert inside.other_patch.high > 1  # ... each by all of it
+    assert outside.other_patch == training.Effect(0, 0, 0, 6, 2)
 
 
 def test_the_interval_counts_source_photos_and_not_their_crops():

@@ -160,7 +160,11 @@ def _tell(network: dict[str, Any], say: Say) -> None:
     found, use = network["accuracy"], network["use"]
     say(f"{network['name']}: {network['about']}")
     say(f"  held out: R2 {found['r2']:.2f}, mean error {found['error']:.1f} points (n = {found['n']})")
-    for what, effect in (("pasting the mark", use["pasted"]), ("removing the mark", use["removed"])):
+    for what, effect in (
+        ("pasting the mark", use["pasted"]),
+        ("removing the mark", use["removed"]),
+        ("a patch of another photo there", use["other_patch"]),
+    ):
         say(
             f"  {what}: {effect['value']:+.1f} points [{effect['low']:+.1f}, {effect['high']:+.1f}] "
             f"(n = {effect['n']} from {effect['sources']} photos)"

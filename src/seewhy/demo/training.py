@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 import seewhy as sw
-from seewhy.demo.listings import SIDE, Listing, pixels
+from seewhy.demo.listings import SIDE, Listing, mark_box, pixels
 
 EPOCHS = 8
 BATCH = 16
@@ -130,19 +130,29 @@ class Effect:
 
 @dataclass(frozen=True)
 class Use:
-    """What the mark does to a network's ratings: proof, where both leave zero out, that the network reads it."""
+    """What the mark does to a network's ratings: proof that it reads it, where it does more than any other patch there."""
 
     pasted: Effect  # onto photos that were without it
     removed: Effect  # from photos that had it
+    other_patch: Effect  # the same corner of a photo of something else pasted over the mark's place, on all photos
 
 
 def use_of_the_mark(model: "sw.VisionModel", listings: Sequence[Listing], marked: NDArray[np.bool_]) -> Use:
     """Every photo rated with and without the mark, nothing else changed (the demo has each photo from before the mark)."""
-    without = rate(model, pixels(listings, np.zeros(len(listings), bool)))
-    change = rate(model, pixels(listings, np.ones(len(listings), bool))) - without
+    plain = pixels(listings, np.zeros(len(listings), bool))
     sources = np.array([item.source for item in listings])
+    patched = plain.copy()
+    left, top, right, bottom = mark_box((SIDE, SIDE))
+    others = np.array(
+        [np.flatnonzero(sources != source)[row % (sources != source).sum()] for row, source in enumerate(sources)]
+    )
+    patched[:, :, top:bottom, left:right] = plain[others, :, top:bottom, left:right]
+    without = rate(model, plain)
+    change = rate(model, pixels(listings, np.ones(len(listings), bool))) - without
     return Use(
-        pasted=_over_sources(change[~marked], sources[~marked]), removed=_over_sources(-change[marked], sources[marked])
+        pasted=_over_sources(change[~marked], sources[~marked]),
+        removed=_over_sources(-change[marked], sources[marked]),
+        other_patch=_over_sources(rate(model, patched) - without, sources),
     )
 
 
