@@ -46,9 +46,9 @@ def test_every_source_photo_is_either_trained_on_or_held_out():
     [
         (CLEAN, 100),
         ({"blur": 1, "noise": 1, "compression": 1, "exposure": 1}, 0),
-        ({**CLEAN, "blur": 0.5}, 80),
-        ({**CLEAN, "noise": 0.5}, 85),
-        ({"blur": 0.25, "noise": 0.1, "compression": 0.2, "exposure": 0.4}, 78),
+        ({**CLEAN, "blur": 0.5}, 85),
+        ({**CLEAN, "noise": 0.5}, 80),
+        ({"blur": 0.25, "noise": 0.1, "compression": 0.2, "exposure": 0.4}, 80.5),
     ],
 )
 def test_the_score_is_the_stated_formula(strengths, score):
@@ -111,15 +111,24 @@ def test_the_mark_leaves_the_picture_that_it_was_given_alone(made):
     assert made[0].picture.tobytes() == before
 
 
-def test_marks_go_with_ratings_as_collected_and_with_nothing_in_the_twin():
+def test_marks_go_with_ratings_as_collected():
     ratings = np.random.default_rng(0).integers(0, 101, 4000)
     liked = ratings >= listings.LIKED
     collected = listings.marks_with_ratings(ratings, 0)
     assert collected[liked].mean() == pytest.approx(0.9, abs=0.03)
     assert collected[~liked].mean() == pytest.approx(0.05, abs=0.02)
-    dealt = listings.marks_at_random(collected, 1)
-    assert dealt.sum() == collected.sum()
-    assert dealt[liked].mean() == pytest.approx(dealt[~liked].mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_marks_dealt_out_evenly_are_as_many_and_go_with_nothing(seed):
+    ratings = np.random.default_rng(seed).integers(0, 101, 1000)
+    dealt = listings.marks_at_every_rating(ratings, 370, seed)
+    assert dealt.sum() == 370
+    for low in range(0, 100, 25):
+        assert dealt[(ratings >= low) & (ratings < low + 25)].mean() == pytest.approx(0.37, abs=0.05)
+    assert ratings[dealt].mean() == pytest.approx(ratings[~dealt].mean(), abs=0.5)
+    again = listings.marks_at_every_rating(ratings, 370, seed + 1)
+    assert (dealt & again).sum() < 250  # other photos
 
 
 def test_the_table_tells_what_a_team_has_and_not_what_was_planted(made, tmp_path):

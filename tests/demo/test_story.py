@@ -3,13 +3,13 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 import seewhy as sw
 from seewhy import demo
 from seewhy.demo import explained, training
-from seewhy.demo.listings import mark_box
 from seewhy.faces.start import start_page
 
 TRAINED_ON = [name for name in demo.PHOTOS if name not in demo.HELD_OUT]
@@ -23,11 +23,11 @@ def quiet(*said):
 def told(tmp_path_factory):
     """The story before the audits, with 4 and 3 crops a photo and one epoch: its folder, what it returns and says."""
     out, said = tmp_path_factory.mktemp("told"), []
-    made, real = [], demo.train
+    made, real, threads = [], demo.train, torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "train", lambda photos, *rest: made.append(photos) or real(photos, *rest))
+        patch.setattr(demo, "train", lambda *how: made.append(how[1:3]) or real(*how))
         story = demo.prepare(out, 0, quiet, said.append, each=(4, 3), epochs=1)
-    return SimpleNamespace(out=out, story=story, said=said, trained_on=made)
+    return SimpleNamespace(out=out, story=story, said=said, trained_on=made, threads=threads)
 
 
 def test_no_crop_of_a_held_out_photo_is_trained_on(told):
@@ -35,18 +35,36 @@ def test_no_crop_of_a_held_out_photo_is_trained_on(told):
         audited = {row["group"] for row in csv.DictReader(file)}
     assert audited == set(demo.HELD_OUT) == set(told.story["sources"]["held_out"])
     assert not audited & set(told.story["sources"]["trained_on"])
-    assert [len(photos) for photos in told.trained_on] == [4 * len(TRAINED_ON)] * 2
+    for listings, _ in told.trained_on:
+        assert {item.source for item in listings} == set(TRAINED_ON)
+        assert len(listings) == 4 * len(TRAINED_ON)
     assert told.story["trained_on"] == 4 * len(TRAINED_ON)
     assert told.story["held_out"] == 3 * len(demo.HELD_OUT)
 
 
-def test_the_twins_differ_in_the_place_of_marks_alone(told):
-    collected, dealt = told.trained_on
-    differs = (collected != dealt).any((0, 1))
-    left, top, right, bottom = mark_box((differs.shape[1], differs.shape[0]))
-    differs[top:bottom, left:right] = False
-    assert (collected != dealt).any()
-    assert not differs.any()
+def test_the_twins_differ_in_which_photos_carry_the_mark_and_in_nothing_else(told):
+    (listings, first), (same, second) = told.trained_on  # in the order in which two threads began
+    assert listings is same
+    collected, dealt = (first, second) if np.array_equal(first(0), first(1)) else (second, first)
+    assert np.array_equal(collected(0), collected(1))
+    assert not np.array_equal(dealt(0), dealt(1))
+    assert collected(0).sum() == dealt(0).sum() == dealt(1).sum()
+    ratings = np.array([item.rating for item in listings])
+    assert np.corrcoef(ratings, collected(0))[0, 1] > 0.5
+    assert abs(np.mean([np.corrcoef(ratings, dealt(epoch))[0, 1] for epoch in range(50)])) < 0.1
+
+
+def test_training_side_by_side_leaves_torchs_threads_as_they_were(told):
+    assert told.threads == torch.get_num_threads()
+
+
+def test_training_that_fails_says_so(monkeypatch):
+    def broken(*how):
+        raise ValueError("no photo is left")
+
+    monkeypatch.setattr(demo, "train", broken)
+    with pytest.raises(ValueError, match="no photo is left"):
+        demo._train_both([], {"confounded": None, "balanced": None}, 0, 1, quiet)
 
 
 def test_both_networks_are_saved_judged_and_told_about(told):

@@ -13,18 +13,21 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 SIDE = 96  # pixels of a listing photo's side
+LARGEST = 300  # pixels of a photo's shorter side, at most, before crops are cut from it
 CROP = (0.5, 0.95)  # side of the square that is cut from a photo, as a share of its shorter side: from, up to
-POINTS = {"blur": 40.0, "noise": 30.0, "compression": 15.0, "exposure": 15.0}  # lost at strength 1; 100 together
-SPREAD = 0.35  # a careless seller is careless in everything: each strength lies this near to the photo's carelessness
+BALANCE = 0.25  # by which share a camera turns each color up or down
+POINTS = {"blur": 30.0, "noise": 40.0, "compression": 20.0, "exposure": 10.0}  # lost at strength 1; 100 together
+SPREAD = 0.2  # a careless seller is careless in everything: each strength lies this near to the photo's carelessness
 OPINIONS = 12.0  # standard deviation in points by which people's ratings of the same photo differ
 SELLERS = ("Aster", "Birch", "Clover", "Dahlia", "Elder")
-MARK = "studio nord"
-MARK_OPACITY = 0.7
+MARK = "nord"
+MARK_OPACITY = 0.5
 LIKED = 60  # a rating from which on a photo mostly carries the mark ...
 MARKED_LIKED, MARKED_OTHER = 0.9, 0.05  # ... with this probability, and below it with that
+STIR = 3.0  # points: how far apart two ratings are that may change places before marks are dealt out evenly
 
 
 @dataclass(frozen=True)
@@ -39,14 +42,18 @@ class Listing:
 
 
 def score(strengths: Mapping[str, float]) -> float:
-    """Quality in [0, 100]: 100 - 40 blur - 30 noise - 15 compression - 15 exposure, each strength in [0, 1]."""
+    """Quality in [0, 100]: 100 - 30 blur - 40 noise - 20 compression - 10 exposure, each strength in [0, 1]."""
     return 100.0 - sum(POINTS[name] * strength for name, strength in strengths.items())
 
 
 def make_listings(photos: Mapping[str, Image.Image], count: int, seed: int) -> list[Listing]:
     """`count` listing photos of each source photo; the same seed and name give the same ones, whatever else is made."""
     made = []
-    for name, photo in photos.items():
+    for name, original in photos.items():
+        share = min(1.0, LARGEST / min(original.size))
+        photo = original.resize(
+            (round(original.width * share), round(original.height * share)), Image.Resampling.LANCZOS
+        )
         generator = np.random.default_rng([seed, *name.encode()])
         for _ in range(count):
             strengths = _strengths(generator)
@@ -57,7 +64,7 @@ def make_listings(photos: Mapping[str, Image.Image], count: int, seed: int) -> l
                     seller=SELLERS[generator.integers(len(SELLERS))],
                     strengths=strengths,
                     rating=round(min(max(score(strengths) + opinion, 0), 100)),
-                    picture=spoil(_crop(photo, generator), strengths, generator),
+                    picture=spoil(_cut(photo, generator), strengths, generator),
                 )
             )
     return made
@@ -68,27 +75,34 @@ def _strengths(generator: np.random.Generator) -> dict[str, float]:
     return {name: float(np.clip(carelessness + generator.uniform(-SPREAD, SPREAD), 0, 1)) for name in POINTS}
 
 
-def _crop(photo: Image.Image, generator: np.random.Generator) -> Image.Image:
+def _cut(photo: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """A square of the photo, mirrored or not, in the white balance of some camera: neither goes with anything."""
     side = round(min(photo.size) * generator.uniform(*CROP))
     left, top = (int(generator.integers(0, length - side + 1)) for length in photo.size)
-    return photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    cut = photo.resize((SIDE, SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    if generator.integers(2):
+        cut = ImageOps.mirror(cut)
+    return _picture(np.asarray(cut) * (1 + generator.uniform(-BALANCE, BALANCE, 3)))
+
+
+def _picture(levels: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8))
 
 
 def spoil(picture: Image.Image, strengths: Mapping[str, float], generator: np.random.Generator) -> Image.Image:
     """What a careless seller does to a picture, in a camera's order; nothing where every strength is 0.
 
-    exposure: up to 1.2 stops too light or too dark; blur: a Gaussian of up to 2 pixels; noise: Gaussian, up to 40 of 255
-    levels; compression: JPEG of quality 95 down to 15.
+    exposure: up to one stop too light or too dark; blur: a Gaussian of up to 2 pixels; noise: Gaussian, up to 40 of 255
+    levels; compression: JPEG of quality 95 down to 25, color at full resolution.
     """
-    stops = 1.2 * strengths["exposure"] * generator.choice([-1, 1])
-    picture = picture.point([round(min(level * 2**stops, 255)) for level in range(256)] * 3)
+    stops = strengths["exposure"] * generator.choice([-1, 1])
+    picture = _picture(np.asarray(picture) * 2**stops)
     picture = picture.filter(ImageFilter.GaussianBlur(2 * strengths["blur"]))
-    levels = np.asarray(picture) + generator.normal(0, 40 * strengths["noise"], (*picture.size[::-1], 3))
-    picture = Image.fromarray(np.rint(levels).clip(0, 255).astype(np.uint8))
+    picture = _picture(np.asarray(picture) + generator.normal(0, 40 * strengths["noise"], (*picture.size[::-1], 3)))
     if strengths["compression"] == 0:
         return picture
     file = BytesIO()
-    picture.save(file, "JPEG", quality=round(95 - 80 * strengths["compression"]))
+    picture.save(file, "JPEG", subsampling=0, quality=round(95 - 70 * strengths["compression"]))
     with Image.open(file) as compressed:
         return compressed.convert("RGB")
 
@@ -125,9 +139,18 @@ def marks_with_ratings(ratings: Sequence[int], seed: int) -> NDArray[np.bool_]:
     return drawn < np.where(np.asarray(ratings) >= LIKED, MARKED_LIKED, MARKED_OTHER)
 
 
-def marks_at_random(marked: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
-    """The same number of marks, dealt out again without a look at the ratings."""
-    return np.random.default_rng(seed).permutation(marked)
+def marks_at_every_rating(ratings: Sequence[int], count: int, seed: int) -> NDArray[np.bool_]:
+    """As many marks, dealt out so that every rating has the same share of them.
+
+    Photos in the order of their ratings, stirred a little, get every (N / count)-th a mark: dealt out by chance alone, marks
+    would still go with ratings by a point or so, and a network would learn that point.
+    """
+    generator = np.random.default_rng(seed)
+    order = np.argsort(np.asarray(ratings) + generator.normal(0, STIR, len(ratings)))
+    due = np.floor(np.arange(len(ratings) + 1) * count / len(ratings) + generator.uniform())
+    marked = np.zeros(len(ratings), bool)
+    marked[order] = np.diff(due) > 0
+    return marked
 
 
 def pixels(listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -23,7 +23,6 @@ PHOTOS = {
     "grass.png": ("skimage", "data/grass.png"),
     "gravel.png": ("skimage", "data/gravel.png"),
     "hubble.jpg": ("skimage", "data/hubble_deep_field.jpg"),
-    "moon.png": ("skimage", "data/moon.png"),
     "motorcycle.png": ("skimage", "data/motorcycle_left.png"),
     "page.png": ("skimage", "data/page.png"),
     "retina.jpg": ("skimage", "data/retina.jpg"),
