@@ -30,7 +30,9 @@ def mixed(model, folder: Path, seed: int):
     with_mark[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[: len(rows) // 2]] = True
     add = AddWatermark(224)
     marked = torch.stack([add(image) for image in images])
-    data = [(torch.where(m, b, a), label, {}) for m, a, b, (_, label) in zip(with_mark, images, marked, rows, strict=True)]
+    data = [
+        (torch.where(m, b, a), label, {}) for m, a, b, (_, label) in zip(with_mark, images, marked, rows, strict=True)
+    ]
     return data, with_mark, images, marked
 
 
@@ -49,7 +51,9 @@ def main() -> None:
     others = mean.clone()
     others[CARTON] = -torch.inf
     best = int(others.argmax())
-    print(f"pasted on {len(clean)} photos: carton {mean[CARTON]:+.2f} logits, the next class {model.labels[best]} {others[best]:+.2f}")
+    print(
+        f"pasted on {len(clean)} photos: carton {mean[CARTON]:+.2f} logits, the next class {model.labels[best]} {others[best]:+.2f}"
+    )
     begun = time.perf_counter()
     methods = arguments.method or ["grad_cam", "occlusion"]
     found = sw.audit(model, data, out=arguments.out, anyway=True, seed=arguments.seed, methods=methods)

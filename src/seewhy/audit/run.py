@@ -20,14 +20,14 @@ from seewhy.audit.background import background_candidates
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.confirm import Held, Trial, correct, explained_away, outputs, try_candidate
 from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, merged
+from seewhy.audit.gate import judge, read_report
 from seewhy.audit.local import mark_candidates
 from seewhy.audit.places import place_candidates
-from seewhy.audit.gate import judge, read_report
 from seewhy.audit.policy import read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
 from seewhy.audit.selection import explained_images, finding_half
-from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.stream import Progress, Row, explained, label_name, predicted, read_sample
+from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.wholes import whole_candidates
 from seewhy.data.dataset import DataSet, read_dataset
 from seewhy.data.kinds import KIND_OF_TASK

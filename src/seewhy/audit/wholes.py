@@ -58,7 +58,7 @@ def _statistics(x: Tensor, region: Region = "whole") -> Tensor:
 
 
 def _blockiness(gray: Tensor, weight: Tensor) -> Tensor:
-    """log of the mean step across the borders of 8 x 8 blocks over that inside blocks."""
+    """Log of the mean step across the borders of 8 x 8 blocks over that inside blocks."""
     found = []
     for axis in (1, 2):
         step = gray.diff(dim=axis).abs()
