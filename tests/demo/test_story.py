@@ -23,11 +23,11 @@ def quiet(*said):
 def told(tmp_path_factory):
     """The story before the audits, with 4 and 3 crops a photo and one epoch: its folder, what it returns and says."""
     out, said = tmp_path_factory.mktemp("told"), []
-    made, real, threads = [], demo.train, torch.get_num_threads()
+    made, real = [], demo.train
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "train", lambda *how: made.append(how[1:3]) or real(*how))
         story = demo.prepare(out, 0, quiet, said.append, each=(4, 3), epochs=1)
-    return SimpleNamespace(out=out, story=story, said=said, trained_on=made, threads=threads)
+    return SimpleNamespace(out=out, story=story, said=said, trained_on=made)
 
 
 def test_no_crop_of_a_held_out_photo_is_trained_on(told):
@@ -54,17 +54,19 @@ def test_the_twins_differ_in_which_photos_carry_the_mark_and_in_nothing_else(tol
     assert abs(np.mean([np.corrcoef(ratings, dealt(epoch))[0, 1] for epoch in range(50)])) < 0.1
 
 
-def test_training_side_by_side_leaves_torchs_threads_as_they_were(told):
-    assert told.threads == torch.get_num_threads()
-
-
-def test_training_that_fails_says_so(monkeypatch):
+def test_training_that_fails_says_so_and_leaves_torchs_threads_as_they_were(monkeypatch):
     def broken(*how):
         raise ValueError("no photo is left")
 
     monkeypatch.setattr(demo, "train", broken)
-    with pytest.raises(ValueError, match="no photo is left"):
-        demo._train_both([], {"confounded": None, "balanced": None}, 0, 1, quiet)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(ValueError, match="no photo is left"):
+            demo._train_both([], {"confounded": None, "balanced": None}, 0, 1, quiet)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_both_networks_are_saved_judged_and_told_about(told):
@@ -106,7 +108,7 @@ def test_the_whole_story_ends_in_one_page_with_the_way_to_every_other(told, tmp_
     assert "&lt;b&gt;reads&lt;/b&gt; a mark" in page
     for link in ("audit-confounded/index.html", "audit-balanced/index.html", "explained/index.html"):
         assert f'href="{link}"' in page
-    assert len(story["examples"]) >= 12
+    assert len(story["examples"]) >= 9
     assert all((tmp_path / path).exists() for path in story["examples"])
 
 
