@@ -70,6 +70,17 @@ def make_listings(photos: Mapping[str, Image.Image], count: int, seed: int) -> l
     return made
 
 
+def quarters(photos: Mapping[str, Image.Image]) -> dict[str, Image.Image]:
+    """Every photo as four that share no pixel."""
+    found = {}
+    for name, photo in photos.items():
+        middle = (photo.width // 2, photo.height // 2)
+        for rows, (top, bottom) in {"upper": (0, middle[1]), "lower": (middle[1], photo.height)}.items():
+            for columns, (left, right) in {"left": (0, middle[0]), "right": (middle[0], photo.width)}.items():
+                found[f"{name}, {rows} {columns}"] = photo.crop((left, top, right, bottom))
+    return found
+
+
 def _strengths(generator: np.random.Generator) -> dict[str, float]:
     carelessness = generator.uniform()
     return {name: float(np.clip(carelessness + generator.uniform(-SPREAD, SPREAD), 0, 1)) for name in POINTS}
@@ -164,7 +175,7 @@ def pixels(listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool
 def write_listings(folder: Path, listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> Path:
     """The photos as PNG files and labels.csv beside them, with path, score, group and seller; returns the table's path.
 
-    The score is people's rating, the group the source photo. What was done to a photo, and whether it carries the mark,
+    The score is people's rating, the group the part of the source photo that it was cut from. What was done to a photo, and whether it carries the mark,
     is written nowhere.
     """
     (folder / "photos").mkdir(parents=True, exist_ok=True)
