@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
 
-demo: $(VENV)/installed-demo ## Explain six real photos under a real network; prints the path of the page
+demo: $(VENV)/installed-demo ## Audit a network that reads a watermark and its twin that does not; prints the path of the page
 	@$(BIN)/seewhy demo --out seewhy-demo
 
 test: $(VENV)/installed-dev ## Run the whole test suite; prints the ten slowest tests
