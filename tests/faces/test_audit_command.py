@@ -17,11 +17,11 @@ from seewhy.audit.gate import judge
 from seewhy.audit.policy import read_policy
 from seewhy.data.dataset import DataSet, Sample
 from seewhy.errors import UsageError
-from seewhy.faces.cli import options
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 A, B = "a" * 16, "b" * 16
 ROOM = importlib.import_module("seewhy.audit")  # before a stand-in takes its name in the package
+OPTIONS = importlib.import_module("seewhy.faces.cli.options")  # in its package, `options` is the app's callback
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def audited(seewhy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "seewhy.data.dataset", room)
     monkeypatch.setattr(ROOM, "forecast_audit", forecast_audit, raising=False)
     monkeypatch.setattr(sw, "audit", audit, raising=False)
-    monkeypatch.setattr(options, "load_model", lambda *given, **more: network)
+    monkeypatch.setattr(OPTIONS, "load_model", lambda *given, **more: network)
 
     def run(*arguments):
         return seewhy("audit", "data", *arguments)
