@@ -47,6 +47,7 @@ def audited(seewhy, tmp_path, monkeypatch):
         asked.forecast = {"methods": methods, "explained": explained}
         return asked.rows
 
+    (tmp_path / "data").mkdir()
     room = ModuleType("seewhy.data.dataset")
     room.read_dataset = read_dataset
     monkeypatch.setitem(sys.modules, "seewhy.data.dataset", room)
@@ -244,6 +245,14 @@ def test_what_cannot_be_meant_is_one_line_before_any_work(audited, tmp_path, arg
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert audited.asked.data is None
+
+
+def test_data_that_is_not_there_says_what_an_audit_reads(seewhy, tmp_path):
+    (tmp_path / "photos").mkdir()
+    code, out, err = seewhy("audit", "photo")
+    assert (code, out) == (2, "")
+    assert "photo: no such folder or table" in err
+    assert "did you mean 'photos'" in err.lower().replace("\n", " ")
 
 
 def test_an_error_of_the_audit_is_one_line(audited):

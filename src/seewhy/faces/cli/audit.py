@@ -81,7 +81,7 @@ def audit(
     import seewhy as sw
     from seewhy.data.dataset import read_dataset
 
-    names = check_call(method, policy, against, junit, seed)
+    names = check_call(data, method, policy, against, junit, seed)
     share = read_share(max_skipped)
     pixels = options.pixels(mean, std, size, crop, framing)
     dataset = read_dataset(
@@ -121,7 +121,7 @@ def audit(
 
 
 def check_call(
-    method: Sequence[str], policy: Path | None, against: Path | None, junit: Path | None, seed: int
+    data: Path, method: Sequence[str], policy: Path | None, against: Path | None, junit: Path | None, seed: int
 ) -> tuple[str, ...]:
     """The methods' names; UsageError, before anything is loaded, for what cannot be meant."""
     import datetime
@@ -129,10 +129,15 @@ def check_call(
     import seewhy.methods  # noqa: F401  # fills the registry
     from seewhy.audit.gate import read_report
     from seewhy.audit.policy import read_policy, refuse_expired
-    from seewhy.errors import UsageError, whole_number
+    from seewhy.errors import UsageError, near_file, whole_number
     from seewhy.registry import find_method
 
     whole_number("seed", seed, at_least=0)
+    if not data.exists():
+        raise UsageError(
+            f"{data}: no such folder or table. An audit reads a folder with a sub-folder per class, a CSV or Parquet table "
+            f"of paths and labels, or a Hugging Face folder.{near_file(data)}"
+        )
     names = tuple(dict.fromkeys(method)) or METHODS_BY_DEFAULT
     for name in names:
         find_method(name)
