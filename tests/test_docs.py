@@ -105,17 +105,24 @@ def put_networks_into(folder):
     (folder / "names.txt").write_text("\n".join("abcde"))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
-def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
+def run_snippets(page):
     scope = {}
-    if page.name == "own-model.md":
-        put_networks_into(folder_with_a_cat)
     for block in blocks(page, "python"):
         exec(compile(block, page.name, "exec"), scope)
 
 
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: p.name)
+def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
+    if page.name == "own-model.md":
+        put_networks_into(folder_with_a_cat)
+    run_snippets(page)
+
+
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "console")], ids=lambda p: p.name)
 def test_every_command_runs(page, folder_with_a_cat):
+    if page.name == "audit.md":  # its commands are about the network, the photos and the run of its snippets
+        (folder_with_a_cat / "mynet.py").write_text(blocks(page, "python")[0])
+        run_snippets(page)
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     for command in commands:
         done = CliRunner().invoke(app, shlex.split(command)[1:])
@@ -136,7 +143,7 @@ def test_every_public_name_is_documented_somewhere():
 
     text = "".join(page.read_text("utf-8") for page in PAGES)
     errors = {"SeewhyError", "UsageError", "ImageError", "RefusalError", "MissingExtraError"}
-    types = {"Comparison", "Explanation", "Status", "Target", "TrustCard", "VisionModel"}
+    types = {"Audit", "Comparison", "DataSet", "Explanation", "Status", "Target", "TrustCard", "VisionModel"}
     assert [name for name in sw.__all__ if name not in errors | types and f"sw.{name}" not in text] == []
 
 

@@ -384,3 +384,14 @@ def test_a_numpy_number_stays_a_number(value, expected):
     kept = runfolder.plain(value)
     assert kept == expected
     assert type(kept) is type(expected) or isinstance(kept, float)
+
+
+def test_a_folder_that_holds_only_what_an_audit_left_is_taken_and_a_strangers_is_not(tmp_path):
+    for name in ("findings.json", "seewhy.toml", "report.pdf", "index.html", "ledger.sqlite"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "findings").mkdir()
+    runfolder.open_folder(tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    with pytest.raises(UsageError, match=r"holiday\.jpg"):
+        runfolder.open_folder(tmp_path)

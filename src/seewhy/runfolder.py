@@ -4,10 +4,14 @@ run.json      schema, command, what was skipped and why          (replaced as a 
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
 ledger.sqlite everything that an audit measured: seewhy.ledger   (append only)
-maps/         raw maps, float32 .npy, named by their content     (never pickled)
-images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly
+findings.json what an audit found, and its verdict               (replaced as a whole)
+findings/     a folder per confirmed finding: its images, boxes and scores
+seewhy.toml   the policy that the verdict was judged by
+maps/         raw maps, float32 .npy, of a ledger .npz, named by their content (never pickled)
+images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly; a ledger's pictures
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
+index.html    the page; report.pdf: the same of an audit, for signature
 """
 
 import hashlib
@@ -27,7 +31,20 @@ from seewhy.errors import SeewhyError, UsageError
 SCHEMA = 1
 LEDGER = "ledger.sqlite"
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
-OWN = ("run.json", "rows.jsonl", "checks.jsonl", *_LEDGER, "maps", "images", "pictures", "photos", "index.html")
+_AUDIT = ("findings.json", "findings", "seewhy.toml")
+_PAGES = ("index.html", "report.pdf")
+OWN = (
+    "run.json",
+    "rows.jsonl",
+    "checks.jsonl",
+    *_LEDGER,
+    *_AUDIT,
+    "maps",
+    "images",
+    "pictures",
+    "photos",
+    *_PAGES,
+)
 Record = dict[str, Any]
 Row = tuple[Record, NDArray[np.float32], NDArray[np.uint8] | None]  # record, raw map, picture of the input
 

@@ -4,6 +4,7 @@ import datetime
 import importlib
 import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from xml.etree import ElementTree
 
@@ -14,12 +15,13 @@ import seewhy as sw
 from nets import MEAN, STD, tiny_cnn
 from seewhy.audit.gate import judge
 from seewhy.audit.policy import read_policy
+from seewhy.data.dataset import DataSet, Sample
 from seewhy.errors import UsageError
-from seewhy.faces.cli import options
 
 TODAY = datetime.datetime.now(datetime.UTC).date()
 A, B = "a" * 16, "b" * 16
 ROOM = importlib.import_module("seewhy.audit")  # before a stand-in takes its name in the package
+OPTIONS = importlib.import_module("seewhy.faces.cli.options")  # in its package, `options` is the app's callback
 
 
 @pytest.fixture
@@ -28,29 +30,30 @@ def audited(seewhy, tmp_path, monkeypatch):
     asked = SimpleNamespace(data=None, audit=None, forecast=None, found=report(), rows=(0, 0), broken=None)
     network = sw.wrap(tiny_cnn(), mean=MEAN, std=STD, size=32)
 
-    def audit(model, dataset, **settings):
-        asked.audit = settings
+    def audit(model, dataset, out, policy, **settings):
+        asked.audit = {"out": out, "policy": policy, **settings}
         settings["progress"]("explaining", 1, 2)
         if asked.broken is not None:
             raise asked.broken
         against = settings["against"] and json.loads((settings["against"] / "findings.json").read_text())
-        found = judge(asked.found, read_policy(settings["policy"]), against, TODAY)
-        return SimpleNamespace(page=settings["out"] / "index.html", to_dict=lambda: found)
+        found = judge(asked.found, read_policy(policy), against, TODAY)
+        return SimpleNamespace(page=out / "index.html", to_dict=lambda: found)
 
     def read_dataset(source, **columns):
         asked.data = {"source": str(source), **columns}
-        return SimpleNamespace(samples=("sample",) * 960)
+        return DataSet((Sample("a.png", 0, Path("a.png")),) * 960, "class", None)
 
-    def forecast_audit(model, dataset, **settings):
-        asked.forecast = settings
+    def forecast_audit(model, dataset, methods, *, explained):
+        asked.forecast = {"methods": methods, "explained": explained}
         return asked.rows
 
+    (tmp_path / "data").mkdir()
     room = ModuleType("seewhy.data.dataset")
     room.read_dataset = read_dataset
     monkeypatch.setitem(sys.modules, "seewhy.data.dataset", room)
     monkeypatch.setattr(ROOM, "forecast_audit", forecast_audit, raising=False)
     monkeypatch.setattr(sw, "audit", audit, raising=False)
-    monkeypatch.setattr(options, "load_model", lambda *given, **more: network)
+    monkeypatch.setattr(OPTIONS, "load_model", lambda *given, **more: network)
 
     def run(*arguments):
         return seewhy("audit", "data", *arguments)
@@ -124,18 +127,21 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
         "--metadata",
         "scanner",
     )
-    files = ("--policy", "own.toml", "--against", "old", "--boxes", "boxes.json", "--masks", "masks", "--out", "run")
+    files = ("--root", "photos", "--split", "test", "--policy", "own.toml", "--against", "old", "--out", "run")
     counts = ("--explained", "200", "--per-class", "10", "--seed", "3", "--method", "gradient", "--method", "rise")
     code, out, _ = audited(*columns, *files, *counts, "--anyway", "--no-pictures", "--kind", "score")
     assert code == 0
     assert "confirmed, known" in out
-    assert audited.asked.data == {
+    asked = {name: str(value) if name == "root" else value for name, value in audited.asked.data.items()}
+    assert asked == {
         "source": "data",
         "label": "score",
         "path": "file",
         "group": "patient",
         "metadata": ["site", "scanner"],
         "kind": "score",
+        "root": "photos",
+        "split": "test",
     }
     given = {
         name: str(v) if hasattr(v, "parts") else v for name, v in audited.asked.audit.items() if name != "progress"
@@ -143,8 +149,6 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
     assert given == {
         "methods": ("gradient", "rise"),
         "seed": 3,
-        "boxes": "boxes.json",
-        "masks": "masks",
         "explained": 200,
         "per_class": 10,
         "policy": "own.toml",
@@ -153,7 +157,7 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
         "pictures": False,
         "out": "run",
     }
-    assert audited.asked.forecast["methods"] == ("gradient", "rise")
+    assert audited.asked.forecast == {"methods": ("gradient", "rise"), "explained": 200}
 
 
 def test_without_options_the_defaults_of_the_contract_are_asked(audited):
@@ -161,7 +165,7 @@ def test_without_options_the_defaults_of_the_contract_are_asked(audited):
     given = audited.asked.audit
     assert given["methods"] == ("grad_cam", "occlusion")
     assert (given["explained"], given["per_class"], given["pictures"], given["anyway"]) == (1000, 40, True, False)
-    assert given["policy"] is given["against"] is given["boxes"] is given["masks"] is None
+    assert given["policy"] is given["against"] is None
     assert str(given["out"]) == "seewhy-audit"
     assert audited.asked.data["metadata"] is None
 
@@ -241,6 +245,14 @@ def test_what_cannot_be_meant_is_one_line_before_any_work(audited, tmp_path, arg
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert audited.asked.data is None
+
+
+def test_data_that_is_not_there_says_what_an_audit_reads(seewhy, tmp_path):
+    (tmp_path / "photos").mkdir()
+    code, out, err = seewhy("audit", "photo")
+    assert (code, out) == (2, "")
+    assert "photo: no such folder or table" in err
+    assert "did you mean 'photos'" in err.lower().replace("\n", " ")
 
 
 def test_an_error_of_the_audit_is_one_line(audited):

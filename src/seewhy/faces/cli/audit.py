@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -21,6 +21,8 @@ from seewhy.faces.cli.console import (
 from seewhy.faces.cli.explain import say_forecast
 
 if TYPE_CHECKING:
+    from seewhy.data.dataset import DataSet
+    from seewhy.data.kinds import Kind
     from seewhy.model import VisionModel
 
 DATA = (
@@ -29,7 +31,9 @@ DATA = (
 )
 KIND = "What the labels are: class, labels (several an image) or score. Default: read from them."
 GROUP = "Column of what images share, such as patient or photo session; never split between finding and confirming."
-METADATA = "Column of metadata, such as hospital or seller; repeat for several."
+METADATA = "Column of metadata, such as hospital or seller; repeat for several. Default: every other column."
+ROOT = "Folder that the paths of a table are relative to. Default: the table's own."
+SPLIT = "Which split of a data set that holds several, such as test."
 METHOD = "A method; repeat for several. Default: grad_cam and occlusion. See: seewhy methods."
 POLICY = "What blocks: a seewhy.toml of your own. Default: confirmed findings block."
 AGAINST = "Run folder of an earlier audit: only what is new blocks."
@@ -47,6 +51,8 @@ def audit(
     group: str | None = typer.Option(None, help=GROUP),
     metadata: list[str] = typer.Option([], help=METADATA),
     kind: str | None = typer.Option(None, help=KIND),
+    root: Path | None = typer.Option(None, help=ROOT),
+    split: str | None = typer.Option(None, help=SPLIT),
     method: list[str] = typer.Option([], help=METHOD),
     policy: Path | None = typer.Option(None, help=POLICY),
     against: Path | None = typer.Option(None, help=AGAINST),
@@ -75,23 +81,38 @@ def audit(
     import seewhy as sw
     from seewhy.data.dataset import read_dataset
 
-    names = check_call(method, policy, against, junit, seed)
+    names = check_call(data, method, policy, against, junit, seed)
     share = read_share(max_skipped)
     pixels = options.pixels(mean, std, size, crop, framing)
-    dataset = read_dataset(data, label=label, path=path, group=group, metadata=metadata or None, kind=kind)
+    dataset = read_dataset(
+        data,
+        label=label,
+        path=path,
+        group=group,
+        metadata=metadata or None,
+        kind=cast("Kind | None", kind),  # any other text is an error there
+        root=root,
+        split=split,
+    )
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
-    asked: dict[str, Any] = {
-        "methods": names,
-        "seed": seed,
-        "explained": explained,
-        "per_class": per_class,
-    }
     forecast(network, dataset, names, explained, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
-    more = {"policy": policy, "against": against, "anyway": anyway, "pictures": not no_pictures, "out": out}
     with kept_on_interrupt(out), progress_bar() as step:
-        done = sw.audit(network, dataset, **asked, **more, progress=step)
+        done = sw.audit(
+            network,
+            dataset,
+            out,
+            policy,
+            methods=names,
+            against=against,
+            explained=explained,
+            per_class=per_class,
+            anyway=anyway,
+            pictures=not no_pictures,
+            seed=seed,
+            progress=step,
+        )
     report = done.to_dict()
     if junit is not None:
         write_junit(junit, report)
@@ -100,7 +121,7 @@ def audit(
 
 
 def check_call(
-    method: Sequence[str], policy: Path | None, against: Path | None, junit: Path | None, seed: int
+    data: Path, method: Sequence[str], policy: Path | None, against: Path | None, junit: Path | None, seed: int
 ) -> tuple[str, ...]:
     """The methods' names; UsageError, before anything is loaded, for what cannot be meant."""
     import datetime
@@ -108,10 +129,15 @@ def check_call(
     import seewhy.methods  # noqa: F401  # fills the registry
     from seewhy.audit.gate import read_report
     from seewhy.audit.policy import read_policy, refuse_expired
-    from seewhy.errors import UsageError, whole_number
+    from seewhy.errors import UsageError, near_file, whole_number
     from seewhy.registry import find_method
 
     whole_number("seed", seed, at_least=0)
+    if not data.exists():
+        raise UsageError(
+            f"{data}: no such folder or table. An audit reads a folder with a sub-folder per class, a CSV or Parquet table "
+            f"of paths and labels, or a Hugging Face folder.{near_file(data)}"
+        )
     names = tuple(dict.fromkeys(method)) or METHODS_BY_DEFAULT
     for name in names:
         find_method(name)
@@ -138,13 +164,13 @@ def read_share(text: str) -> tuple[float, bool]:
 
 
 def forecast(
-    network: "VisionModel", dataset: Any, methods: Sequence[str], explained: int, *, dry_run: bool, as_json: bool
+    network: "VisionModel", dataset: "DataSet", methods: Sequence[str], explained: int, *, dry_run: bool, as_json: bool
 ) -> None:
     """Say how many rows and minutes the audit will take, where that is long or all that is asked."""
     from seewhy.audit import forecast_audit
 
     forward, gradient = forecast_audit(network, dataset, methods, explained=explained)
-    say_forecast(network, len(dataset.samples), forward, gradient, dry_run=dry_run, as_json=as_json)
+    say_forecast(network, len(dataset), forward, gradient, dry_run=dry_run, as_json=as_json)
 
 
 def write_junit(file: Path, report: dict[str, Any]) -> None:
