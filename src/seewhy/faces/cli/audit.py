@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
@@ -21,6 +21,7 @@ from seewhy.faces.cli.console import (
 from seewhy.faces.cli.explain import say_forecast
 
 if TYPE_CHECKING:
+    from seewhy.data.kinds import Kind
     from seewhy.model import VisionModel
 
 DATA = (
@@ -78,7 +79,9 @@ def audit(
     names = check_call(method, policy, against, junit, seed)
     share = read_share(max_skipped)
     pixels = options.pixels(mean, std, size, crop, framing)
-    dataset = read_dataset(data, label=label, path=path, group=group, metadata=metadata or None, kind=kind)
+    dataset = read_dataset(
+        data, label=label, path=path, group=group, metadata=metadata or None, kind=cast("Kind | None", kind)
+    )
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
     asked: dict[str, Any] = {
         "methods": names,
@@ -89,7 +92,13 @@ def audit(
     forecast(network, dataset, names, explained, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
-    more = {"policy": policy, "against": against, "anyway": anyway, "pictures": not no_pictures, "out": out}
+    more: dict[str, Any] = {
+        "policy": policy,
+        "against": against,
+        "anyway": anyway,
+        "pictures": not no_pictures,
+        "out": out,
+    }
     with kept_on_interrupt(out), progress_bar() as step:
         done = sw.audit(network, dataset, **asked, **more, progress=step)
     report = done.to_dict()
