@@ -142,11 +142,15 @@ def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
 
 
 def explained_away(held: Held, trials: Sequence[Trial]) -> Held:
-    """The images with everything that was confirmed taken from those that show it."""
+    """The images with every mark that was tried, and all else that was confirmed, taken from those that show it.
+
+    A mark that the model ignores goes, too: what lies around it goes with a label because of the mark.
+    """
     images = held.images.clone()
     touched = torch.zeros(len(images), dtype=torch.bool)
     for trial in trials:
-        if not trial.confirmed() or not trial.candidate.remove:
+        ignored = trial.candidate.kind == "local_pattern" and not trial.why_untested
+        if not (ignored or trial.confirmed()) or not trial.candidate.remove:
             continue
         edit = next(iter(trial.candidate.remove.values()))
         for part in torch.split(trial.candidate.shows.nonzero().flatten(), 64):

@@ -135,8 +135,10 @@ def audit(
         maps = maps_of(model, examined, infos, ledger, data.root, seed, tell)
         trials, notes = _tried(model, examined, maps, names, seed, tell)
         report = {
-            **{"schema": SCHEMA, "model": model.fingerprint(), "data": _data_id(data)},
-            **{"n_images": len(rows), "n_examined": len(examined.rows), "n_skipped": len(skipped)},
+            **_about(model, data),
+            "n_images": len(rows),
+            "n_examined": len(examined.rows),
+            "n_skipped": len(skipped),
             **_found(model, data, examined, trials, names, notes),
             "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
             "checks": _checked(model, examined, infos[0], checks, ledger, seed, tell),
@@ -192,6 +194,10 @@ def _run_record(
     content = {"model": model.name, "model_sha256": model.fingerprint(), "data": _data_id(data), "settings": settings}
     about = {"versions": versions(), "machine": machine(model.device)}
     return identity(content), {**content, **about}
+
+
+def _about(model: VisionModel, data: DataSet) -> Record:
+    return {"schema": SCHEMA, "model": model.fingerprint(), "data": _data_id(data)}
 
 
 def _data_id(data: DataSet) -> str:
