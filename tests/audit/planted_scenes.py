@@ -59,7 +59,7 @@ def reader(corner=1.0):
     return sw.wrap(Reader(corner), labels=["round", "square"], batch_size=64)
 
 
-def dataset(n=60, seed=0):
+def dataset(n=40, seed=0):
     """(image, label): every other scene is a square by its grain, and four of five squares have the mark in the corner."""
     top, left, bottom, right = CORNER
     items = []
