@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from planted_scenes import CORNER, SIDE, dataset, eighth, reader
 from torch import nn
 
 import nets
 import seewhy as sw
-from planted_scenes import CORNER, SIDE, dataset, eighth, reader
 from seewhy.ledger import open_ledger
 
 FAST = {"methods": ("occlusion",), "checks": (), "anyway": True}

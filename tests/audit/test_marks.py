@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from planted_scenes import mark, scenes
+
 from seewhy.audit.marks import (
     Mark,
     box_of,

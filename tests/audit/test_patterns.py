@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from planted_scenes import mark, scenes
+
 from seewhy.audit.patterns import alike, contrast, pattern_at, recurring, units_of
 
 SIDE = 56

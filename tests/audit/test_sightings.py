@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-
 from planted_scenes import mark, scenes
+
 from seewhy.audit.sightings import _search, sightings
 
 SIDE = 56

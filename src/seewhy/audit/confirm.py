@@ -232,10 +232,13 @@ def _scene_mean(values: Tensor, scenes: Tensor) -> Tensor:
 
 
 def _p(rows: Floats) -> Floats:
-    """Two-sided p-value per column that the mean over scenes (S, K) is 0: Student's t; 1 where nothing varies or S < 3."""
+    """Two-sided p-value per column that the mean over scenes (S, K) is 0: Student's t; 1 where S < 3.
+
+    Where every scene says the same number, it is 1 for 0 and 0 for any other.
+    """
     if len(rows) < 3:
         return np.ones(rows.shape[1])
-    spread = rows.std(0, ddof=1)
-    error = np.where(spread > 0, spread, np.inf) / np.sqrt(len(rows))
-    found: Floats = 2 * stats.t.sf(np.abs(rows.mean(0)) / error, len(rows) - 1)
+    mean, error = np.abs(rows.mean(0)), rows.std(0, ddof=1) / np.sqrt(len(rows))
+    same = np.where(mean > 0, np.inf, 0.0)
+    found: Floats = 2 * stats.t.sf(np.divide(mean, error, out=same, where=error > 0), len(rows) - 1)
     return found
