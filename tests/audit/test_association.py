@@ -3,6 +3,7 @@
 import torch
 from scipy import stats
 
+from seewhy.audit import association
 from seewhy.audit.association import associate, label_columns, toward
 
 
@@ -40,10 +41,11 @@ def test_scenes_of_one_label_count_once_each():
     assert not bool(found.p_is_low()[0, 0])  # four scenes: a third of all exchanges do as well
 
 
-def test_random_numbers_pass_as_often_as_the_level_says():
+def test_random_numbers_pass_as_often_as_the_level_says(monkeypatch):
+    monkeypatch.setattr(association, "PERMUTATIONS", 99)
     y = (torch.arange(40) % 2).double()[:, None]
-    passed = sum(bool(associate(drawn(40, 5, seed=s), y, torch.arange(40), s).p_is_low().any()) for s in range(80))
-    assert stats.binomtest(passed, 80, 0.05).pvalue > 0.001, passed
+    passed = sum(bool(associate(drawn(40, 5, seed=s), y, torch.arange(40), s).p_is_low().any()) for s in range(100))
+    assert stats.binomtest(passed, 100, 0.05).pvalue > 0.001, passed
 
 
 def test_columns_are_classes_with_enough_images_on_either_side():
