@@ -1,8 +1,8 @@
 """A shortcut that nobody planted: ImageNet networks read a translucent watermark as evidence for the class carton.
 
-Photos, one a class, half of them with the watermark of the package `imagenet-w` (its licence is not ours: it is installed, never
-shipped: pip install --no-deps imagenet-w), are given to the audit without a word. Photos: a folder with labels.csv (file,
-class_index).
+Photos, one a class, half of them with the watermark of the package `imagenet-w` (its licence is not ours: it is installed,
+never shipped: pip install --no-deps imagenet-w), are given to the audit without a word. Photos: a folder with labels.csv
+(file, class_index).
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main() -> None:
     others[CARTON] = -torch.inf
     best = int(others.argmax())
     print(
-        f"pasted on {len(clean)} photos: carton {mean[CARTON]:+.2f} logits, the next class {model.labels[best]} {others[best]:+.2f}"
+        f"pasted on {len(clean)} photos: carton {mean[CARTON]:+.2f} logits, "
+        f"the next class {model.labels[best]} {others[best]:+.2f}"
     )
     begun = time.perf_counter()
     methods = arguments.method or ["grad_cam", "occlusion"]

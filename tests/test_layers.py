@@ -89,7 +89,7 @@ INSIDE = {
     "audit": [
         ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
         ["marks", "confirm", "review", "gate", "junit"],
-        ["local", "places", "wholes", "findings"],
+        ["local", "places", "wholes", "findings", "examined"],
         ["background", "strips"],
         ["run"],
     ],

@@ -17,6 +17,6 @@ class _CallablePackage(ModuleType):
 
 
 sys.modules[__name__].__class__ = _CallablePackage
-__doc__ = audit.__doc__
+__doc__ = audit.__doc__ or ""
 
 __all__ = ["Audit", "audit", "forecast_audit"]

@@ -34,10 +34,7 @@ def label_columns(labels: Tensor, kind: str) -> tuple[Tensor, list[int]]:
     """
     if kind == "score":
         return labels.double().view(len(labels), -1), list(range(labels.view(len(labels), -1).shape[1]))
-    if kind == "labels":
-        table = labels.double()
-    else:
-        table = torch.nn.functional.one_hot(labels.long()).double()
+    table = (labels if kind == "labels" else torch.nn.functional.one_hot(labels.long())).double()
     count = table.sum(0)
     kept = ((count >= FEWEST) & (len(table) - count >= FEWEST)).nonzero().flatten().tolist()
     kept = kept if len(kept) <= MOST_CLASSES else []

@@ -1,13 +1,13 @@
 """Surroundings of the object that go with a label: the same grass, the same table, in different scenes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from seewhy.audit.association import associate, label_columns, toward
-from seewhy.audit.candidate import Candidate
+from seewhy.audit.candidate import Candidate, Edit
 from seewhy.audit.places import exchanged, one_piece
 from seewhy.perturb import gaussian_blur
 
@@ -26,7 +26,7 @@ def described(images: Tensor, outside: Tensor) -> Tensor:
     """(N, 9): mean color outside, and the log of detail there in three bands, along and across."""
     found = []
     weight = outside.float() / outside.sum()
-    for part in images.split(64):
+    for part in torch.split(images, 64):
         x = part.float() / 255
         x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
         columns = [(x * weight).sum((2, 3))]
@@ -62,12 +62,6 @@ def background_candidates(
         apart, chance = _apart(scaled, carriers[found], scenes[found], seed)
         if apart >= chance:
             continue
-        facts = (
-            f"around the object, in different scenes, images of {names[output]} have nearly the same color and detail: they "
-            f"differ by {apart:.2f} standard deviations, random sets of as many images by {chance:.2f} at least ({DRAWS} sets)",
-            f"color and detail outside of the middle go with it: correlation {float(strength.max()):.2f}, by chance at most "
-            f"{linked.chance:.2f}",
-        )
         candidates.append(
             Candidate(
                 kind="background",
@@ -78,7 +72,7 @@ def background_candidates(
                 swapped=exchanged(images, scenes, outside, ~carriers, seed),
                 remove={"surroundings of other images": exchanged(images, scenes, outside, ~carriers, seed + 1)},
                 unrelated=_pieces(images, outside, ~carriers, seed),
-                suspicion=facts,
+                suspicion=_facts(names[output], apart, chance, float(strength.max()), linked.chance),
                 appearance=f"background {output}".encode(),
                 details={"goes_with": names[output]},
                 toward=toward(output, kind, labels),
@@ -87,7 +81,15 @@ def background_candidates(
     return candidates
 
 
-def _pieces(images: Tensor, outside: Tensor, donors: Tensor, seed: int):  # type: ignore[no-untyped-def]
+def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chance: float) -> tuple[str, ...]:
+    return (
+        f"around the object, in different scenes, images of {label} have nearly the same color and detail: they differ by "
+        f"{apart:.2f} standard deviations, random sets of as many images by {apart_by_chance:.2f} at least ({DRAWS} sets)",
+        f"color and detail outside of the middle go with it: correlation {r:.2f}, by chance at most {r_by_chance:.2f}",
+    )
+
+
+def _pieces(images: Tensor, outside: Tensor, donors: Tensor, seed: int) -> Callable[[int], Edit]:
     return lambda k: one_piece(images, outside, donors, seed * 1009 + k)
 
 

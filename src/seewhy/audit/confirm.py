@@ -6,7 +6,7 @@ pieces of pictures of the same size at the same place, each laid over the same i
 go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ MOST = 48  # images a side
 MOST_UNRELATED = 24  # images that each unrelated piece is laid over
 FEWEST_SCENES = 4  # with a pattern, and without it
 Floats = NDArray[np.float64]
+Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> `settled` outputs (n, K)
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Held:
     clean: Tensor  # (N, K) its outputs
     scenes: Tensor  # (N,) which share a scene
     confirming: Tensor  # (N,) bool: took no part in finding
+    say: Said  # what the model says of pixels
     labels: Tensor | None = None  # (N,) the column of each image's own label; None: there is no one such column
 
     def pixels(self, index: Tensor) -> Tensor:
@@ -105,18 +107,13 @@ class Trial:
         return not self.removed
 
 
-def outputs(model: VisionModel, x: Tensor) -> Tensor:
-    """(n, K): logits above their own mean for one class of several (what they have in common moves no probability), else as given."""
-    return settled(model, model.predict(x)).cpu()
-
-
 def settled(model: VisionModel, table: Tensor) -> Tensor:
-    """The same of a table of the network's outputs."""
+    """(n, K): logits above their own mean for one class of several (what they share moves no probability), else as given."""
     table = table.double()
     return table - table.mean(1, keepdim=True) if model.task == "multiclass" and table.shape[1] > 1 else table
 
 
-def try_candidate(model: VisionModel, held: Held, candidate: Candidate, seed: int) -> Trial:
+def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
     """Paste it, remove it, and lay unrelated pieces over the same images; in all about 48 (3 + fills) + 19 * 24 rows."""
     free = held.confirming
     plain = _drawn((free & ~candidate.shows).nonzero().flatten(), held.scenes, MOST, seed)
@@ -129,14 +126,14 @@ def try_candidate(model: VisionModel, held: Held, candidate: Candidate, seed: in
     if len(set(trial.scenes.tolist())) < FEWEST_SCENES:
         trial.why_untested = f"{len(plain)} held-out images of {len(set(trial.scenes.tolist()))} scenes are without it"
         return trial
-    trial.pasted = changed(model, held, plain, candidate.paste)
+    trial.pasted = changed(held, plain, candidate.paste)
     swapped = candidate.swapped
-    trial.control = torch.zeros_like(trial.pasted) if swapped is None else changed(model, held, plain, swapped)
+    trial.control = torch.zeros_like(trial.pasted) if swapped is None else changed(held, plain, swapped)
     trial.removed = (
-        {name: changed(model, held, marked, edit) for name, edit in candidate.remove.items()} if len(marked) else {}
+        {name: changed(held, marked, edit) for name, edit in candidate.remove.items()} if len(marked) else {}
     )
     some = plain[:MOST_UNRELATED]
-    means = [changed(model, held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
+    means = [changed(held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
     trial.unrelated = torch.stack(means)
     if candidate.kind == "whole_image":
         trial.control = trial.unrelated.mean(0).expand_as(trial.pasted)
@@ -144,30 +141,34 @@ def try_candidate(model: VisionModel, held: Held, candidate: Candidate, seed: in
     return trial
 
 
-def explained_away(model: VisionModel, held: Held, trials: Sequence[Trial]) -> Held:
-    """The images with everything that was confirmed taken from those that show it."""
+def explained_away(held: Held, trials: Sequence[Trial]) -> Held:
+    """The images with every mark that was tried, and all else that was confirmed, taken from those that show it.
+
+    A mark that the model ignores goes, too: what lies around it goes with a label because of the mark.
+    """
     images = held.images.clone()
     touched = torch.zeros(len(images), dtype=torch.bool)
     for trial in trials:
-        if not trial.confirmed() or not trial.candidate.remove:
+        ignored = trial.candidate.kind == "local_pattern" and not trial.why_untested
+        if not (ignored or trial.confirmed()) or not trial.candidate.remove:
             continue
         edit = next(iter(trial.candidate.remove.values()))
-        for part in trial.candidate.shows.nonzero().flatten().split(64):
+        for part in torch.split(trial.candidate.shows.nonzero().flatten(), 64):
             images[part] = (edit(images[part].float() / 255, part) * 255).round().to(torch.uint8)
         touched |= trial.candidate.shows
     if not bool(touched.any()):
         return held
     clean = held.clean.clone()
-    for part in touched.nonzero().flatten().split(64):
-        clean[part] = outputs(model, images[part].float() / 255)
+    for part in torch.split(touched.nonzero().flatten(), 64):
+        clean[part] = held.say(images[part].float() / 255)
     return replace(held, images=images, clean=clean)
 
 
-def changed(model: VisionModel, held: Held, index: Tensor, edit: Edit) -> Tensor:
+def changed(held: Held, index: Tensor, edit: Edit) -> Tensor:
     """(n, K): by how much every output of these images changes under an edit."""
     parts = []
-    for part in index.split(64):
-        said = outputs(model, edit(held.pixels(part), part))
+    for part in torch.split(index, 64):
+        said = held.say(edit(held.pixels(part), part))
         parts.append(said - held.clean[part])
     return torch.cat(parts)
 
@@ -205,7 +206,7 @@ def _drawn(index: Tensor, scenes: Tensor, most: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shuffled = index[torch.randperm(len(index), generator=generator)]
     taken: dict[int, int] = {}
-    turn = []
+    turn: list[tuple[int, int, int]] = []
     for i in shuffled.tolist():
         scene = int(scenes[i])
         taken[scene] = taken.get(scene, 0) + 1
@@ -231,10 +232,13 @@ def _scene_mean(values: Tensor, scenes: Tensor) -> Tensor:
 
 
 def _p(rows: Floats) -> Floats:
-    """Two-sided p-value per column that the mean over scenes (S, K) is 0: Student's t; 1 where nothing varies or S < 3."""
+    """Two-sided p-value per column that the mean over scenes (S, K) is 0: Student's t; 1 where S < 3.
+
+    Where every scene says the same number, it is 1 for 0 and 0 for any other.
+    """
     if len(rows) < 3:
         return np.ones(rows.shape[1])
-    spread = rows.std(0, ddof=1)
-    error = np.where(spread > 0, spread, np.inf) / np.sqrt(len(rows))
-    found: Floats = 2 * stats.t.sf(np.abs(rows.mean(0)) / error, len(rows) - 1)
+    mean, error = np.abs(rows.mean(0)), rows.std(0, ddof=1) / np.sqrt(len(rows))
+    same = np.where(mean > 0, np.inf, 0.0)
+    found: Floats = 2 * stats.t.sf(np.divide(mean, error, out=same, where=error > 0), len(rows) - 1)
     return found

@@ -214,7 +214,7 @@ def _same(a: Record, b: Record) -> bool:
     x0, y0, x1, y1 = (f(p, q) for f, p, q in zip((max, max, min, min), a["where"], b["where"], strict=True))
     shared = max(0.0, x1 - x0) * max(0.0, y1 - y0)
     smaller = min((w[2] - w[0]) * (w[3] - w[1]) for w in (a["where"], b["where"]))
-    return shared > 0.5 * smaller
+    return bool(shared > 0.5 * smaller)
 
 
 def detectable(trials: Sequence[Trial], names: Sequence[str], unit: str) -> Record:

@@ -1,12 +1,12 @@
 """Candidates that are a mark: at one place of the frame, or wherever it was found."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from seewhy.audit.candidate import Box, Candidate
+from seewhy.audit.candidate import Box, Candidate, Edit
 from seewhy.audit.marks import (
     Mark,
     box_of,
@@ -18,7 +18,7 @@ from seewhy.audit.marks import (
     random_mark,
     words_of_place,
 )
-from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring, shrunk
+from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring, shrunk, units_of
 from seewhy.audit.sightings import Said, Sighting, sightings
 
 BATCH = 32
@@ -31,10 +31,11 @@ def mark_candidates(
 ) -> tuple[list[Candidate], list[str]]:
     """Marks that recur nearly pixel by pixel in different scenes, and what could not be looked for.
 
-    images: (N, C, H, W) uint8; maps: (N, *grid) a method; say: what the model says of pixels. Found on `finding` (N,) alone; which of the other images show them is seen by correlation.
+    images: (N, C, H, W) uint8; maps: (N, *grid) a method; say: what the model says of pixels. Found on `finding` (N,) alone;
+    which of the other images show them is seen by correlation.
     """
-    h = torch.cat([contrast(part.float() / 255) for part in images.split(BATCH)])
-    x = torch.cat([shrunk(part.float() / 255) for part in images.split(BATCH)])
+    h = torch.cat([contrast(part.float() / 255) for part in torch.split(images, BATCH)])
+    x = torch.cat([shrunk(part.float() / 255) for part in torch.split(images, BATCH)])
     found = finding.nonzero().flatten()
     own = torch.unique(scenes[found], return_inverse=True)[1].tolist()
     masks, share = recurring(h[found], own, seed)
@@ -55,7 +56,7 @@ def mark_candidates(
     of_found = {name: values[found] for name, values in maps.items()}
     seen_in = sightings(images[found], x[found], torch.tensor(own), of_found, say, seed)
     for seen in seen_in[:MOST_MARKS]:
-        if not any(_same_place(seen, c, images, h) for c in candidates):
+        if not any(_same_place(seen, c.where, images.shape[2] / x.shape[2]) for c in candidates):
             one = _moving(images, x, seen, found, seed)
             candidates += [one] if one is not None else []
     return candidates, notes
@@ -86,8 +87,8 @@ def _fixed(images: Tensor, h: Tensor, pattern: Pattern, box: Box, found: Tensor,
     corners = torch.tensor([[box[0], box[1]]]).expand(len(images), 2)
     place = words_of_place(box, (images.shape[2], images.shape[3]))
     facts = (
-        f"it recurs nearly pixel by pixel in different scenes: two images that show it correlate by {pattern.alike:.2f} there "
-        f"after their own contrast is taken out, two that do not by {pattern.apart:.2f} "
+        f"it recurs nearly pixel by pixel in different scenes: two images that show it correlate by {pattern.alike:.2f} "
+        f"there after their own contrast is taken out, two that do not by {pattern.apart:.2f} "
         f"({int(shows.sum())} of {len(images)} examined images show it)",
         f"it always lies at the same place of the frame, {place}",
     )
@@ -118,7 +119,8 @@ def _moving(images: Tensor, x: Tensor, seen: Sighting, found: Tensor, seed: int)
     mark = estimate_mark(windows.float() / 255, plain.float() / 255, inside > 0)
     facts = (
         f"it recurs nearly pixel by pixel in different scenes, at different places: {len(marked)} of the images it was "
-        f"found in are like their mean by {seen.alike:.2f}, where the same pixels in the same colors are 1 ({int(shows.sum())} of {len(images)} examined images show it)",
+        f"found in are like their mean by {seen.alike:.2f}, where the same pixels in the same colors are 1 "
+        f"({int(shows.sum())} of {len(images)} examined images show it)",
     )
     return _candidate(
         images, mark, anywhere, corners, shows, None, "a mark that moves", facts, found[~shows[found]], seed
@@ -140,7 +142,7 @@ def _candidate(
     some = without[:64] if len(without) else torch.arange(min(64, len(images)))
     whole = images[some].float() / 255
 
-    def unrelated(k: int):  # type: ignore[no-untyped-def]
+    def unrelated(k: int) -> Edit:
         other = random_mark(mark, whole, k, seed)
         return lambda x, index: laid(x, other, pasted_at[index])
 
@@ -167,17 +169,12 @@ def _candidate(
 def _presence(h: Tensor, pattern: Pattern, seed: int) -> Tensor:
     """(N,) which images correlate with the template more than 99.5 % of shifted ones do."""
     inside = pattern.mask
-    template = _unit(pattern.template[:, inside].flatten()[None])[0]
+    template = units_of(pattern.template[:, inside].flatten()[None])[0]
     generator = torch.Generator().manual_seed(seed)
     shifts = torch.randint(0, min(h.shape[2:]), (len(h), 2), generator=generator)
     shifted = torch.stack([torch.roll(one, tuple(s), (1, 2)) for one, s in zip(h, shifts.tolist(), strict=True)])
-    said, chance = (_unit(v[:, :, inside].flatten(1)) @ template for v in (h, shifted))
-    return said > float(chance.quantile(0.995))
-
-
-def _unit(rows: Tensor) -> Tensor:
-    centered = rows - rows.mean(1, keepdim=True)
-    return centered / centered.norm(dim=1, keepdim=True).clamp_min(1e-9)
+    said, chance = (torch.mv(units_of(v[:, :, inside].flatten(1)), template) for v in (h, shifted))
+    return torch.gt(said, float(chance.quantile(0.995)))
 
 
 def _enlarged(mask: Tensor, images: Tensor) -> Tensor:
@@ -197,16 +194,12 @@ def _coarse(mark: Mark) -> bytes:
     return bytes((cells / cells.abs().max().clamp_min(1e-6) * 1.5).round().to(torch.int8).tolist().__repr__(), "ascii")
 
 
-def _same_place(seen: Sighting, candidate: Candidate, images: Tensor, h: Tensor) -> bool:
-    """Whether a sighting is a mark that is known already, at its fixed place."""
-    if candidate.where is None:
+def _same_place(seen: Sighting, place: Box | None, factor: float) -> bool:
+    """Whether a sighting is a mark that is known already, at its fixed place; factor: pixels of the input per pixel seen."""
+    if place is None:
         return False
-    top, left, bottom, right = candidate.where
-    factor = images.shape[2] / h.shape[2]
+    top, left, bottom, right = place
     tall, wide = seen.picture.shape[1:]
     middles = (seen.corners + torch.tensor([tall, wide]) / 2) * factor
     within = (middles[:, 0] > top) & (middles[:, 0] < bottom) & (middles[:, 1] > left) & (middles[:, 1] < right)
     return float(within.float().mean()) > 0.5
-
-
-__all__: Sequence[str] = ["mark_candidates"]

@@ -32,7 +32,6 @@ class Pattern:
 
     mask: Tensor  # (h, w) bool, at the working size
     template: Tensor  # (C, h, w) mean contrast of those that show it, 0 outside the mask
-    presence: Tensor  # (N,) correlation of each image's contrast with the template
     shows: Tensor  # (N,) bool
     alike: float  # mean correlation of two of them, of different scenes
     apart: float  # the same of two that do not show it
@@ -98,8 +97,8 @@ def _quantile(values: Tensor) -> float:
 
 def _grown(mask: Mask, height: int, width: int) -> Mask:
     """The region with a margin; along a side of the frame that it follows, all that lies between."""
-    grown: Mask = ndimage.binary_closing(np.pad(mask, 4), iterations=3)[4:-4, 4:-4] | mask
-    grown = ndimage.binary_dilation(grown, iterations=2)
+    closed = np.asarray(ndimage.binary_closing(np.pad(mask, 4), iterations=3))[4:-4, 4:-4]
+    grown: Mask = np.asarray(ndimage.binary_dilation(closed | mask, iterations=2))
     near = max(2, min(height, width) // 8)
     for axis, flip in ((0, False), (0, True), (1, False), (1, True)):
         view = np.flip(grown, axis) if flip else grown
@@ -107,8 +106,7 @@ def _grown(mask: Mask, height: int, width: int) -> Mask:
         strip = view[:near]
         if strip.any(0).mean() > 0.6:
             last = near - 1 - np.argmax(strip[::-1], axis=0)
-            fill = (np.arange(near)[:, None] <= last[None]) & strip.any(0)[None]
-            strip |= fill
+            strip |= (np.arange(near)[:, None] <= last[None]) & np.atleast_2d(strip.any(0))
     return grown
 
 
@@ -122,7 +120,8 @@ def _by_scene(h: Tensor, scenes: Tensor, count: int) -> Tensor:
 def _evidence(of_scenes: Tensor) -> Tensor:
     """(mean / standard error)^2, mean over channels: (h, w); about 1 where scenes share nothing."""
     error = of_scenes.std(0) / len(of_scenes) ** 0.5
-    return (of_scenes.mean(0) / (error + 1e-3)).square().mean(0)
+    found: Tensor = (of_scenes.mean(0) / (error + 1e-3)).square().mean(0)
+    return found
 
 
 def _shifted(h: Tensor, generator: np.random.Generator) -> Tensor:
@@ -145,23 +144,22 @@ def pattern_at(mask: Mask, h: Tensor, scenes: Sequence[int], seed: int) -> Patte
     shifted around their frame.
     """
     inside = torch.from_numpy(mask)
-    units = _units(h[:, :, inside].flatten(1))
+    units = units_of(h[:, :, inside].flatten(1))
     generator = np.random.default_rng(seed)
-    shifted = torch.cat([_units(_shifted(h, generator)[:, :, inside].flatten(1)) for _ in range(4)])
+    shifted = torch.cat([units_of(_shifted(h, generator)[:, :, inside].flatten(1)) for _ in range(4)])
     shows = torch.ones(len(h), dtype=torch.bool)
-    presence = torch.zeros(len(h))
     for _ in range(4):
         total = units[shows].sum(0)
-        others = _units(total[None] - units * shows[:, None])
+        others = units_of(total[None] - units * shows[:, None])
         presence = (units * others).sum(1)
-        chance = float((shifted @ _units(total[None])[0]).quantile(0.995))
+        chance = float((shifted @ units_of(total[None])[0]).quantile(0.995))
         shows = presence > chance
         if len({s for s, one in zip(scenes, shows.tolist(), strict=True) if one}) < 3:
             return None
     template = torch.zeros(h.shape[1:])
     template[:, inside] = h[shows].mean(0)[:, inside]
     of_scenes = torch.as_tensor(scenes)
-    return Pattern(inside, template, presence, shows, alike(units, shows, of_scenes), alike(units, ~shows, of_scenes))
+    return Pattern(inside, template, shows, alike(units, shows, of_scenes), alike(units, ~shows, of_scenes))
 
 
 def alike(units: Tensor, chosen: Tensor, scenes: Tensor) -> float:
@@ -175,6 +173,8 @@ def alike(units: Tensor, chosen: Tensor, scenes: Tensor) -> float:
     return float(products[~same].mean())
 
 
-def _units(rows: Tensor) -> Tensor:
+def units_of(rows: Tensor) -> Tensor:
+    """Rows (..., P) less their mean, of length 1: their products are correlations."""
     centered = rows - rows.mean(-1, keepdim=True)
-    return centered / centered.norm(dim=-1, keepdim=True).clamp_min(1e-9)
+    lengths: Tensor = centered.norm(dim=-1, keepdim=True)
+    return centered / lengths.clamp_min(1e-9)

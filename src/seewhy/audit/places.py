@@ -23,7 +23,7 @@ MIDDLE = 0.35  # half axes of the ellipse that counts as the object's where no b
 def cells(images: Tensor) -> Tensor:
     """(N, 4, CELLS, CELLS): mean color of each cell (gray three times for one channel) and the log of its detail."""
     parts = []
-    for part in images.split(64):
+    for part in torch.split(images, 64):
         x = part.float() / 255
         x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
         detail = (x - gaussian_blur(x, 1.5)).square().mean(1, keepdim=True)
@@ -53,7 +53,7 @@ def place_candidates(
     own = cells(images[found])
     flat = own.flatten(1)
     linked = associate(flat, columns[found], scenes[found], seed)
-    h = torch.cat([contrast(part.float() / 255) for part in images[found].split(32)])
+    h = torch.cat([contrast(part.float() / 255) for part in torch.split(images[found], 32)])
     candidates = []
     for t, output in enumerate(which):
         evidence = linked.r[:, t].view(4, CELLS, CELLS).abs().amax(0)

@@ -1,13 +1,11 @@
 """The audit: from a model and a labelled data set to findings, a verdict and a page; every number goes through the ledger."""
 
-import contextlib
 import importlib
 import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +16,22 @@ from torch import Tensor, nn
 from seewhy import runfolder
 from seewhy.audit.background import background_candidates
 from seewhy.audit.candidate import Candidate
-from seewhy.audit.confirm import Held, Trial, correct, explained_away, outputs, try_candidate
+from seewhy.audit.confirm import Held, Trial, correct, explained_away, try_candidate
+from seewhy.audit.examined import Examined, examine, maps_of, settings_of
 from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, merged
 from seewhy.audit.gate import judge, read_report
 from seewhy.audit.local import mark_candidates
 from seewhy.audit.places import place_candidates
 from seewhy.audit.policy import read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
-from seewhy.audit.selection import explained_images, finding_half
-from seewhy.audit.stream import Progress, Row, explained, label_name, predicted, read_sample
+from seewhy.audit.stream import Progress, Row, label_name, predicted, read_sample
 from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.wholes import whole_candidates
 from seewhy.data.dataset import DataSet, read_dataset
 from seewhy.data.kinds import KIND_OF_TASK
 from seewhy.data.labels import labels_for
-from seewhy.errors import ImageError, RefusalError, UsageError
+from seewhy.errors import RefusalError, UsageError
 from seewhy.explanation import machine, rows_per_image, versions
-from seewhy.explanation.inputs import Shown
 from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger, open_ledger
 from seewhy.model import VisionModel
@@ -44,11 +41,9 @@ from seewhy.trust.setup import examine_setup
 from seewhy.wrapping import bare
 
 METHODS = ("grad_cam", "occlusion")
-WINDOWS = 7  # of occlusion, an axis
 SETUP_IMAGES = 200
 CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
 CANDIDATES, ROWS_OF_ONE = 12, 750  # in a forecast
-QUARTERS = 4
 KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
 FEWEST = 16  # readable images
 SCHEMA = 1
@@ -88,18 +83,6 @@ class Audit:
         return "\n".join([*lines, str(self.page)])
 
     __repr__ = __str__
-
-
-@dataclass(frozen=True)
-class Examined:
-    """The images that are looked at closely, with what is known of each."""
-
-    rows: list[Row]
-    held: Held
-    truth: Tensor
-    shown: list[Shown]
-    paths: list[str]
-    strata: list[tuple[str, bool]]
 
 
 def audit(
@@ -147,21 +130,16 @@ def audit(
         if len(rows) < FEWEST:
             raise UsageError(f"{len(rows)} images can be read, {len(skipped)} were skipped: an audit needs {FEWEST}.")
         _check_setup(model, data, truth, rows, ledger, seed, anyway=anyway)
-        examined = _examined(model, data, truth, rows, per_class, explained, seed)
+        examined = examine(model, data, truth, rows, per_class, explained, ledger, seed)
         names = output_names(model, examined.held.clean.shape[1])
-        maps = _maps(model, examined, infos, ledger, data.root, seed, tell)
+        maps = maps_of(model, examined, infos, ledger, data.root, seed, tell)
         trials, notes = _tried(model, examined, maps, names, seed, tell)
-        found = _found(model, data, examined, trials, names)
         report = {
-            "schema": SCHEMA,
-            "model": model.fingerprint(),
-            "data": _data_id(data),
+            **_about(model, data),
             "n_images": len(rows),
             "n_examined": len(examined.rows),
             "n_skipped": len(skipped),
-            "findings": found,
-            "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
-            "not_tested": [*notes, *_not_tested(data)],
+            **_found(model, data, examined, trials, names, notes),
             "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
             "checks": _checked(model, examined, infos[0], checks, ledger, seed, tell),
             "skipped": skipped,
@@ -170,8 +148,7 @@ def audit(
         keep_strips(model, trials, report, names, examined.paths, ledger, pictures=pictures)
         write_findings(folder, report, trials, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
-        cost = {"forward_rows": model.forward_rows - spent[0], "gradient_rows": model.gradient_rows - spent[1]}
-        ledger.append("cost", identity([cost, time.time()]), {**cost, "seconds": round(time.perf_counter() - begun, 1)})
+        _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
     runfolder.write_file(folder / "findings.json", json.dumps(runfolder.plain(report), indent=1).encode())
     page = _page(folder, pictures=pictures)
     return Audit(runfolder.plain(report), folder, page, time.perf_counter() - begun)
@@ -200,14 +177,6 @@ def forecast_audit(
     return forward, gradient
 
 
-def settings_of(method: str, shape: Sequence[int]) -> Record:
-    """The parameters that an audit gives a method: occlusion by a grid of 7 x 7 windows, all else as it is by default."""
-    if method != "occlusion":
-        return {}
-    window = [-(-length // WINDOWS) for length in shape[1:]]
-    return {"patch": tuple(window), "stride": tuple(window)}
-
-
 def output_names(model: VisionModel, k: int) -> list[str]:
     """The names of a model's outputs: its classes, of a single output the positive class or the score."""
     if model.task == "regression":
@@ -227,6 +196,10 @@ def _run_record(
     return identity(content), {**content, **about}
 
 
+def _about(model: VisionModel, data: DataSet) -> Record:
+    return {"schema": SCHEMA, "model": model.fingerprint(), "data": _data_id(data)}
+
+
 def _data_id(data: DataSet) -> str:
     return identity([[sample.name, str(sample.label)] for sample in data.samples])
 
@@ -235,7 +208,8 @@ def _check_setup(
     model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], ledger: Ledger, seed: int, *, anyway: bool
 ) -> None:
     """What the network says of the labels, on some of the images; RefusalError where they look wrong."""
-    if model.task not in ("multiclass", "binary") or ledger.find("setup", "setup") is not None:
+    key = f"{model.fingerprint()} {_data_id(data)}"
+    if model.task not in ("multiclass", "binary") or ledger.find("setup", key) is not None:
         return
     drawn = np.random.default_rng(seed).permutation(len(rows))[:SETUP_IMAGES]
     index = [rows[i].index for i in sorted(drawn)]
@@ -244,65 +218,7 @@ def _check_setup(
     setup = examine_setup(model, x, truth[index].tolist(), scenes if len(set(scenes)) < len(scenes) else None)
     if setup.warning and not anyway:
         raise RefusalError(f"{setup.warning} Nothing was audited; anyway=True (--anyway) goes on.")
-    ledger.append("setup", "setup", setup.to_dict())
-
-
-def _strata(model: VisionModel, rows: list[Row], truth: Tensor) -> list[tuple[str, bool]]:
-    """What each image counts as when images are drawn: its class, or the quarter of its score; right or wrong."""
-    if model.task == "regression":
-        scores = truth[[row.index for row in rows]].double().view(len(rows), -1)[:, 0]
-        said = torch.tensor([float(row.content["predicted"]) for row in rows])
-        cuts = torch.quantile(scores, torch.linspace(0, 1, QUARTERS + 1, dtype=torch.float64)[1:-1])
-        quarter = torch.bucketize(scores, cuts).tolist()
-        error = (said - scores).abs()
-        wrong = error >= error.sort(descending=True).values[min(40, len(error) // 4) - 1]
-        return [(f"quarter {q + 1}", not bool(w)) for q, w in zip(quarter, wrong, strict=True)]
-    return [(json.dumps(row.content["label"]), bool(row.content["right"])) for row in rows]
-
-
-def _examined(
-    model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], per_class: int, at_most: int, seed: int
-) -> Examined:
-    strata = _strata(model, rows, truth)
-    chosen = explained_images(strata, per_class, at_most, seed)
-    kept, shown, images = [], [], []
-    for i in chosen:
-        with contextlib.suppress(ImageError):  # it was readable a moment ago; its prediction stands
-            x, one = read_sample(model, data.samples[rows[i].index])
-            images.append((x[0] * 255).round().to(torch.uint8))
-            shown.append(one)
-            kept.append(i)
-    x = torch.stack(images)
-    samples = [data.samples[rows[i].index] for i in kept]
-    groups = [sample.group or sample.name for sample in samples]
-    own = [strata[i] for i in kept]
-    codes = {name: k for k, name in enumerate(dict.fromkeys(groups))}
-    clean = torch.cat([outputs(model, part.float() / 255) for part in x.split(64)])
-    of_kept = [rows[i] for i in kept]
-    labels = truth[[row.index for row in of_kept]]
-    column = labels if model.task == "multiclass" and clean.shape[1] > int(labels.max()) else None
-    scenes = torch.tensor([codes[g] for g in groups])
-    held = Held(x, clean, scenes, ~finding_half(groups, own, seed), column)
-    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own)
-
-
-def _maps(
-    model: VisionModel,
-    e: Examined,
-    infos: Sequence[MethodInfo],
-    ledger: Ledger,
-    root: Path | None,
-    seed: int,
-    tell: Progress,
-) -> dict[str, Tensor]:
-    grid: tuple[int, int] | None = None
-    found = {}
-    for info in infos:
-        settings = settings_of(info.name, e.held.images.shape[1:])
-        found[info.name], grid = explained(
-            model, e.held.images, e.shown, info, settings, grid, ledger, root, seed, tell
-        )
-    return found
+    ledger.append("setup", key, setup.to_dict())
 
 
 def _tried(
@@ -319,20 +235,19 @@ def _tried(
     notes: list[str] = []
     for what in KINDS_IN_ORDER:
         tell(f"looking for {what}", 0, 1)
-        found, said = _candidates(model, what, held, maps, finding, e.truth, kind, labels, seed)
+        found, said = _candidates(what, held, maps, finding, e.truth, kind, labels, seed)
         notes += said
         new = []
         for done, candidate in enumerate(found):
             tell(f"confirming {what}", done, len(found))
-            new.append(try_candidate(model, held, candidate, seed))
+            new.append(try_candidate(held, candidate, seed))
         trials += new
         correct(trials)
-        held = explained_away(model, held, new)
+        held = explained_away(held, new)
     return trials, list(dict.fromkeys(notes))
 
 
 def _candidates(
-    model: VisionModel,
     what: str,
     held: Held,
     maps: dict[str, Tensor],
@@ -343,7 +258,7 @@ def _candidates(
     seed: int,
 ) -> tuple[list[Candidate], list[str]]:
     if what == "marks":
-        return mark_candidates(held.images, held.scenes, finding, maps, partial(outputs, model), seed)
+        return mark_candidates(held.images, held.scenes, finding, maps, held.say, seed)
     if what == "whole-image cues":
         return whole_candidates(held.images, held.scenes, finding, truth, kind, labels, seed)
     look = place_candidates if what == "places" else background_candidates
@@ -372,8 +287,14 @@ def _checked(
 
 
 def _found(
-    model: VisionModel, data: DataSet, e: Examined, trials: Sequence[Trial], names: Sequence[str]
-) -> list[Record]:
+    model: VisionModel,
+    data: DataSet,
+    e: Examined,
+    trials: Sequence[Trial],
+    names: Sequence[str],
+    notes: Sequence[str],
+) -> Record:
+    """The findings, what these images would have shown, and what was not looked for."""
     metadata = [dict(data.samples[row.index].metadata) for row in e.rows]
     found = []
     for trial in trials:
@@ -381,7 +302,11 @@ def _found(
         trial.candidate = replace(trial.candidate, suspicion=(*trial.candidate.suspicion, *facts))
         first = int(trial.candidate.shows.nonzero().flatten()[0]) if bool(trial.candidate.shows.any()) else 0
         found.append(finding_of(model, trial, names, e.paths, e.shown[first].geometry))
-    return merged(found)
+    return {
+        "findings": merged(found),
+        "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
+        "not_tested": [*notes, *_not_tested(data)],
+    }
 
 
 def _write_records(
@@ -400,6 +325,11 @@ def _write_records(
         ledger.append("association", identity(one), one)
     for one in mean_maps(maps, e.strata, ledger):
         ledger.append("mean_map", identity(one), one)
+
+
+def _write_cost(ledger: Ledger, forward: int, gradient: int, seconds: float) -> None:
+    cost = {"forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
+    ledger.append("cost", identity([cost, time.time()]), cost)
 
 
 def _not_tested(data: DataSet) -> list[str]:

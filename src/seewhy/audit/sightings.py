@@ -1,8 +1,8 @@
 """What recurs nearly pixel by pixel at different places: windows that move the output, matched between scenes.
 
 The windows that carry most of the map of each image are pasted somewhere onto a few others. Those that move the output most
-are compared: two show the same thing where the middle of one is found in the other, in its own colors, more nearly than 99.9 %
-of middles are found in windows that move the output least.
+are compared: two show the same thing where the middle of one is found in the other, in its own colors, more nearly than
+99.9 % of middles are found in windows that move the output least.
 """
 
 import math
@@ -110,7 +110,7 @@ def _windows(some: Tensor, maps: Mapping[str, Tensor], size: Sequence[int]) -> t
             for k in range(len(some)):  # the next one lies elsewhere
                 r, c = int(row[k]), int(column[k])
                 strength[k, max(0, r - 1) : r + 2, max(0, c - 1) : c + 2] = -1
-    pairs = torch.cat([torch.cat(of)[:, None], torch.cat(corners)], 1).unique(dim=0)
+    pairs = torch.unique(torch.cat([torch.cat(of)[:, None], torch.cat(corners)], 1), dim=0)
     return pairs[:, 0], pairs[:, 1:]
 
 
@@ -127,7 +127,7 @@ def _effects(
     changes = torch.zeros(len(of), RECIPIENTS, clean.shape[1], dtype=torch.float64)
     for r in range(RECIPIENTS):
         at = (torch.rand(len(of), 2, generator=generator) * (most + 1)).long()
-        for part in torch.arange(len(of)).split(64):
+        for part in torch.split(torch.arange(len(of)), 64):
             x = below[r].expand(len(part), -1, -1, -1).clone()
             for k, m in enumerate(part.tolist()):
                 top, left = torch.minimum((corners[m] * factor).round().long(), most).tolist()
@@ -241,7 +241,7 @@ def _sighting(x: Tensor, places: Mapping[int, tuple[float, float]], scenes: Tens
 def _best(x: Tensor, picture: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """How alike the best place of each image is to a picture (N,), and its corner (N, 2)."""
     values, corners = [], []
-    for part in x.split(32):
+    for part in torch.split(x, 32):
         best, at = _search(part, picture[None], inside)
         values.append(best[:, 0])
         corners.append(at[:, 0])

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from seewhy.audit.candidate import Candidate
-from seewhy.audit.confirm import Trial, outputs
+from seewhy.audit.confirm import Trial
+from seewhy.audit.examined import Examined
 from seewhy.audit.findings import finding_of, in_photo
 from seewhy.audit.output import write_finding
 from seewhy.audit.stream import thumbnails
@@ -43,11 +44,14 @@ def keep_strips(
             some = index[:EACH]
             if len(some):
                 before = trial.held.pixels(some)
-                _keep(model, ledger, pictures, found["id"], what, some, before, edit(before, some), k, names, paths)
+                _keep(
+                    model, trial, ledger, pictures, found["id"], what, some, before, edit(before, some), k, names, paths
+                )
 
 
 def _keep(
     model: VisionModel,
+    trial: Trial,
     ledger: Ledger,
     with_pictures: bool,
     finding: str,
@@ -59,9 +63,9 @@ def _keep(
     names: Sequence[str],
     paths: Sequence[str],
 ) -> None:
-    said = [_said(model, x, k) for x in (before, after)]
+    said = [_said(model, trial.held.say(x), k) for x in (before, after)]
     pictures = [list(thumbnails(x)) for x in (before, after)]
-    unit = "probability" if probabilities(outputs(model, before[:1]).float(), model.task) is not None else "score"
+    unit = "probability" if probabilities(trial.held.clean[:1].float(), model.task) is not None else "score"
     for row, i in enumerate(index.tolist()):
         kept = {}
         if with_pictures:
@@ -77,14 +81,13 @@ def _keep(
         ledger.append("strip", f"{finding} {what} {paths[i]}", content)
 
 
-def _said(model: VisionModel, x: Tensor, k: int) -> Tensor:
-    table = outputs(model, x)
+def _said(model: VisionModel, table: Tensor, k: int) -> Tensor:
     p = probabilities(table.float(), model.task)
     return table[:, k] if p is None else p[:, min(k, p.shape[1] - 1)].to(torch.float64)
 
 
 def write_findings(
-    folder: Path, report: dict[str, Any], trials: Sequence[Trial], data: DataSet, examined: Any, *, pictures: bool
+    folder: Path, report: dict[str, Any], trials: Sequence[Trial], data: DataSet, examined: Examined, *, pictures: bool
 ) -> None:
     """findings/<id>/ of every confirmed finding: the images that show it, where it lies in each, what the model said."""
     by_appearance = {trial.candidate.name: trial.candidate for trial in trials}

@@ -26,7 +26,7 @@ Change = Callable[[Tensor], Tensor]
 
 def statistics(images: Tensor, region: Region = "whole") -> Tensor:
     """(N, 6) of images (N, C, H, W) uint8, of the whole, its outer frame or its middle alone; see STATISTICS."""
-    return torch.cat([_statistics(part.float() / 255, region) for part in images.split(64)])
+    return torch.cat([_statistics(part.float() / 255, region) for part in torch.split(images, 64)])
 
 
 def weight_of(region: Region, size: Sequence[int]) -> Tensor:
@@ -82,7 +82,8 @@ def whole_candidates(
     columns, which = label_columns(labels, kind)
     if not which:
         return [], [
-            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such classes."
+            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such "
+            "classes."
         ]
     parts = [statistics(images[found], region) for region in ("frame", "middle")]
     of_parts = [associate(part, columns[found], scenes[found], seed) for part in parts]
@@ -153,7 +154,8 @@ def _candidate(
         return lambda x, _index: other(x)
 
     words = {
-        "color cast": f"a color cast ({'redder' if direction[0] > 0 else 'less red'}, {'bluer' if direction[1] > 0 else 'less blue'})",
+        "color cast": f"a color cast ({'redder' if direction[0] > 0 else 'less red'}, "
+        f"{'bluer' if direction[1] > 0 else 'less blue'})",
         "brightness": "brighter pictures" if direction[2] > 0 else "darker pictures",
         "contrast": "higher contrast" if direction[3] > 0 else "lower contrast",
         "sharpness": "sharper pictures" if direction[4] > 0 else "blurred pictures",

@@ -81,6 +81,12 @@ CONTENTS: dict[str, dict[str, str]] = {
         "output": "the output that was measured",
         "*": "the numbers before and after",
     },
+    "answer": {
+        "model_sha256": "of its architecture and every tensor, whatever file they came from",
+        "pixels_sha256": "of the images that it was asked about, all in one tensor",
+        "n": "how many images",
+        "outputs": "what it said, a row an image: a name under maps/",
+    },
     "finding": {"*": "a finding as it stands in findings.json"},
     "strip": {
         "finding": "its id",
