@@ -96,6 +96,21 @@ class Trial:
             return []
         return sorted(np.flatnonzero(passed).tolist(), key=lambda k: -abs(float(effect[k])))
 
+    def removal_moves(self) -> int | None:
+        """An output that every fill moves the same way, beyond unrelated pieces, where pasting does not: nothing is refuted.
+
+        What was pasted is an estimate of the mark; taking it off needs none.
+        """
+        scenes = len(set(self.scenes_marked.tolist()))
+        if self.candidate.kind != "local_pattern" or scenes < FEWEST_SCENES or not self.removed:
+            return None
+        rows = [_by_scene_all(change, self.scenes_marked) for change in self.removed.values()]
+        means = np.stack([one.mean(0) for one in rows])
+        beyond = np.abs(means).min(0) > self.unrelated.abs().amax(0).numpy()
+        sure = np.max([_p(one) for one in rows], axis=0) * means.shape[1] < LEVEL
+        found = beyond & sure & (np.abs(np.sign(means).sum(0)) == len(means))
+        return int(np.abs(np.where(found, means, 0)).min(0).argmax()) if found.any() else None
+
     def _undone(self, k: int, effect: float) -> bool:
         """Taking it away moves the output the other way, by one of the fills; true where too few images have it to tell."""
         if len(set(self.scenes_marked.tolist())) < FEWEST_SCENES:

@@ -36,10 +36,11 @@ def finding_of(
 ) -> Record:
     """One trial as it stands in findings.json: confirmed with the outputs that it moves, refuted, or untested."""
     candidate, moved = trial.candidate, trial.confirmed()
-    status = "untested" if trial.why_untested else "confirmed" if moved else "refuted"
+    doubt = None if moved or trial.why_untested else trial.removal_moves()
+    status = "confirmed" if moved else "untested" if trial.why_untested or doubt is not None else "refuted"
     shown = moved[:SHOWN_OUTPUTS]
     if not moved and not trial.why_untested:
-        shown = [int(trial.effect.abs().argmax())]
+        shown = [int(trial.effect.abs().argmax()) if doubt is None else doubt]
     effects = [one for k in shown for one in _effects(model, trial, k, names)]
     if moved and trial.held.labels is not None:
         effects.append(_effect_on_labels(trial))
@@ -143,7 +144,7 @@ def _round(value: float) -> float:
 
 def _sentence(found: Record, trial: Trial) -> str:
     candidate = trial.candidate
-    if found["status"] == "untested":
+    if trial.why_untested:
         return f"Whether the model relies on {candidate.name} could not be tested: {trial.why_untested}."
     effect = found["effect"][0]
     pasted, removed = effect["pasted"], effect["removed"]
@@ -156,6 +157,8 @@ def _sentence(found: Record, trial: Trial) -> str:
     )
     if removed is not None:
         said += f"; {undone} {removed['n']}, by {removed['value']:+.3g}{_range(removed)}"
+    if found["status"] == "untested":
+        return f"Whether the model relies on {candidate.name} is not settled, as it could not be rebuilt: {said}."
     if found["status"] == "refuted":
         return f"The model does not rely on {candidate.name}, though it was found: {said}."
     return f"The model relies on {candidate.name}: {said}."

@@ -23,6 +23,7 @@ from seewhy.audit.sightings import Said, Sighting, sightings
 
 BATCH = 32
 MOST_MARKS = 6
+FEWEST_SCENES = 4  # see patterns.recurring
 FEWEST = 3  # images on either side, to see what a mark looks like
 
 
@@ -45,6 +46,8 @@ def mark_candidates(
             f"Marks at one place: {100 * share:.0f} % of the frame looks alike in these pictures, as where objects are "
             "aligned, so a mark does not stand out by recurring."
         )
+    if len(set(own)) < FEWEST_SCENES:
+        notes.append(f"Marks: the searched half has {len(set(own))} groups, {FEWEST_SCENES} are needed.")
     candidates = []
     for mask in masks[:MOST_MARKS]:
         pattern = pattern_at(mask, h[found], own, seed)

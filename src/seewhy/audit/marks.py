@@ -35,7 +35,8 @@ def estimate_mark(marked: Tensor, plain: Tensor, inside: Tensor) -> Mark:
     """The mark that all of `marked` (m, C, h, w) have at this place and none of `plain` (n, C, h, w) has.
 
     Over different pictures a mark of opacity a and color c leaves mean (1 - a) mu + a c and standard deviation (1 - a) s,
-    mu and s those of the pictures without it: both are read off, pixel by pixel. inside: (h, w) bool.
+    mu and s those of the pictures without it: both are read off, pixel by pixel. inside: (h, w) bool. A pixel that is the
+    same in most of the marked ones counts as opaque, whatever the others show: some of these may not have it after all.
     """
     mean, spread = marked.mean(0), marked.std(0).square().mean(0).sqrt()
     below, usual = plain.mean(0), plain.std(0).square().mean(0).sqrt()
@@ -44,7 +45,10 @@ def estimate_mark(marked: Tensor, plain: Tensor, inside: Tensor) -> Mark:
     else:
         ratio = _smooth(spread) / _smooth(usual).clamp_min(1e-3)
         opacity = (1 - ratio).clamp(0, 1) * inside
-    opacity = torch.where(opacity > OPAQUE, 1.0, opacity)
+    typical = marked.median(0).values
+    same = (marked - typical).abs().median(0).values.mean(0) < (1 - OPAQUE) * usual
+    opacity = torch.where((opacity > OPAQUE) | (same & inside), 1.0, opacity)
+    mean = torch.where(same, typical, mean)
     paint = (mean - (1 - opacity) * below) * inside
     return Mark(opacity, torch.minimum(torch.maximum(paint, torch.zeros(())), opacity.expand_as(paint).clamp_min(0)))
 

@@ -90,11 +90,11 @@ def write_findings(
     folder: Path, report: dict[str, Any], trials: Sequence[Trial], data: DataSet, examined: Examined, *, pictures: bool
 ) -> None:
     """findings/<id>/ of every confirmed finding: the images that show it, where it lies in each, what the model said."""
-    by_appearance = {trial.candidate.name: trial.candidate for trial in trials}
+    known = {(t.candidate.name, *_paths(t.candidate, examined)): t.candidate for t in trials}
     for found in report["findings"]:
         if found["status"] != "confirmed":
             continue
-        candidate = by_appearance[found["name"]]
+        candidate = known[(found["name"], *found["images"])]
         shown = candidate.shows.nonzero().flatten().tolist()
         samples = [data.samples[examined.rows[i].index] for i in shown]
         boxes = [_boxes(candidate, i, examined.held.images.shape[2:], examined.shown[i].geometry) for i in shown]
@@ -103,6 +103,10 @@ def write_findings(
             for i in shown
         ]
         write_finding(folder, found, samples, boxes, scores, pictures=pictures)
+
+
+def _paths(candidate: Candidate, examined: Examined) -> list[str]:
+    return [examined.paths[i] for i in candidate.shows.nonzero().flatten().tolist()]
 
 
 def _boxes(

@@ -29,8 +29,8 @@ from seewhy.demo.training import EPOCHS, accuracy, rate, train, untrained, use_o
 from seewhy.demo.training import small_regressor as small_regressor
 
 HELD_OUT = ("cat.png", "coffee.png", "coins.png", "gravel.png", "motorcycle.png", "temple.jpg")  # never trained on
-TRAINED_EACH, HELD_OUT_EACH = 160, 12  # listing photos made of each photo trained on, of each quarter of a held-out one
-POLICY = """# This score is about blur, noise, compression and exposure: cues of the whole image are what the network is to look at.
+TRAINED_EACH, HELD_OUT_EACH = 160, 12  # listing photos of a photo trained on, of a quarter of a held-out one
+POLICY = """# This score is about blur, noise, compression and exposure: the network is to look at cues of the whole image.
 # Marks, places and surroundings are not.
 schema = 1
 
@@ -41,7 +41,15 @@ NETWORKS = {
     "confounded": "trained on photos as they were collected: the mark goes with high ratings",
     "balanced": "trained on the same photos and ratings, as many marks dealt out evenly over all ratings",
 }
-OWN = ("listing-photos", "networks", *(f"audit-{name}" for name in NETWORKS), "explained", "seewhy.toml", "story.json", "index.html")
+OWN = (
+    "listing-photos",
+    "networks",
+    *(f"audit-{name}" for name in NETWORKS),
+    "explained",
+    "seewhy.toml",
+    "story.json",
+    "index.html",
+)
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 Deal = Callable[[int], NDArray[np.bool_]]  # which photos carry the mark in that epoch
 Say = Callable[[str], None]

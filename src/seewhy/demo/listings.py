@@ -175,8 +175,8 @@ def pixels(listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool
 def write_listings(folder: Path, listings: Sequence[Listing], marked: Sequence[bool] | NDArray[np.bool_]) -> Path:
     """The photos as PNG files and labels.csv beside them, with path, score, group and seller; returns the table's path.
 
-    The score is people's rating, the group the part of the source photo that it was cut from. What was done to a photo, and whether it carries the mark,
-    is written nowhere.
+    The score is people's rating, the group the part of the source photo that it was cut from. What was done to a photo, and
+    whether it carries the mark, is written nowhere.
     """
     (folder / "photos").mkdir(parents=True, exist_ok=True)
     table = folder / "labels.csv"
