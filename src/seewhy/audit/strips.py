@@ -107,7 +107,7 @@ def write_findings(
 def _is_of(candidate: Candidate, found: dict[str, Any], paths: Sequence[str]) -> bool:
     """Whether a finding is of this candidate: two marks may lie in the same corner."""
     images = [paths[i] for i in candidate.shows.nonzero().flatten().tolist()]
-    return candidate.name == found["name"] and images == found["images"]
+    return (candidate.name, images) == (found["name"], found["images"])
 
 
 def _boxes(
