@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from seewhy.audit import association
-from seewhy.audit.association import associate, label_columns, toward
+from seewhy.audit.association import _within_scenes, associate, label_columns, toward
 
 
 def drawn(*size, seed=0):
@@ -39,6 +39,15 @@ def test_scenes_of_one_label_count_once_each():
     found = associate(feature, y, scenes, 0)
     assert not found.within
     assert not bool(found.p_is_low()[0, 0])  # four scenes: a third of all exchanges do as well
+
+
+def test_labels_change_places_within_their_scene():
+    scenes = torch.randint(5, (40,), generator=torch.Generator().manual_seed(0))
+    key = scenes + 0.999 * torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    order = _within_scenes(key, scenes)
+    assert order.sort().values.tolist() == list(range(40))
+    assert torch.equal(scenes[order], scenes)
+    assert (order != torch.arange(40)).float().mean() > 0.5
 
 
 def test_random_numbers_pass_as_often_as_the_level_says(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted_scenes import mark, scenes
 
-from seewhy.audit.sightings import _search, sightings
+from seewhy.audit.sightings import _matches, _search, sightings
 
 SIDE = 56
 
@@ -76,3 +76,13 @@ def test_likeness_is_what_its_formula_says():
             varied = sum(float((v - v.mean(1, keepdim=True)).square().sum()) for v in (a, b))
             best.append(1 - 2 * float((a - b).square().sum()) / (varied + 0.01 * n * 3))
     assert float(_search(window, piece, inside)[0]) == pytest.approx(max(best), abs=1e-4)
+
+
+def test_windows_match_between_scenes_only_and_say_how_they_lie():
+    windows = scenes(4, 20)
+    for k, shift in enumerate((0, 1, 3)):
+        windows[k, :, 4 + shift : 15 + shift, 4:15] = mark(11)
+    found = _matches(windows, scenes(60, 20, 5), torch.tensor([0, 0, 1, 2]))
+    assert {frozenset(pair) for *pair, _ in found} == {frozenset({0, 2}), frozenset({1, 2})}
+    for i, j, (down, right) in found:
+        assert (down, right) == ((0, 1, 3)[j] - (0, 1, 3)[i], 0)

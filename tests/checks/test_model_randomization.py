@@ -110,7 +110,7 @@ def test_the_last_step_is_a_slow_twin_written_from_the_paper():
     assert found["spearman"].null.median == pytest.approx(np.median(pairs), abs=1e-6)
     assert found["spearman"].null.n == 36
     assert found.verdict == "no verdict"  # 4 images give 12 pairs a network: 200 are out of reach
-    assert "36 pairs" in found.sentence
+    assert "36 null pairs" in found.sentence
 
 
 def test_few_images_take_more_networks_until_the_null_has_its_pairs():

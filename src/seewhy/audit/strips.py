@@ -90,11 +90,10 @@ def write_findings(
     folder: Path, report: dict[str, Any], trials: Sequence[Trial], data: DataSet, examined: Examined, *, pictures: bool
 ) -> None:
     """findings/<id>/ of every confirmed finding: the images that show it, where it lies in each, what the model said."""
-    known = {(t.candidate.name, *_paths(t.candidate, examined)): t.candidate for t in trials}
     for found in report["findings"]:
         if found["status"] != "confirmed":
             continue
-        candidate = known[(found["name"], *found["images"])]
+        candidate = next(t.candidate for t in trials if _is_of(t.candidate, found, examined.paths))
         shown = candidate.shows.nonzero().flatten().tolist()
         samples = [data.samples[examined.rows[i].index] for i in shown]
         boxes = [_boxes(candidate, i, examined.held.images.shape[2:], examined.shown[i].geometry) for i in shown]
@@ -105,8 +104,10 @@ def write_findings(
         write_finding(folder, found, samples, boxes, scores, pictures=pictures)
 
 
-def _paths(candidate: Candidate, examined: Examined) -> list[str]:
-    return [examined.paths[i] for i in candidate.shows.nonzero().flatten().tolist()]
+def _is_of(candidate: Candidate, found: dict[str, Any], paths: Sequence[str]) -> bool:
+    """Whether a finding is of this candidate: two marks may lie in the same corner."""
+    images = [paths[i] for i in candidate.shows.nonzero().flatten().tolist()]
+    return (candidate.name, images) == (found["name"], found["images"])
 
 
 def _boxes(
