@@ -66,7 +66,7 @@ def test_a_known_finding_is_skipped_beside_an_earlier_run(policy):
 def test_control_characters_markup_and_half_surrogates_do_not_break_it(policy):
     nasty = "a\x00b\x1b[31m\x07<&\"'>\ud800\ufffe é 漢 \U0001f600.jpg"
     given = report(
-        [finding(sentence=nasty, images=[nasty], suspicion=[nasty])], [row(sentence=nasty)], not_tested=[nasty]
+        [finding(sentence=nasty, images=[nasty], suspicion=[nasty])], [row() | {"sentence": nasty}], not_tested=[nasty]
     )
     given["findings"][0]["kind"] = nasty
     text = junit(judge(given, policy(), None, TODAY))

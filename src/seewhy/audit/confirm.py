@@ -3,7 +3,8 @@
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
 pieces of pictures of the same size at the same place, each laid over the same images. Of a cue of the whole image, which must
-go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
+go with a label to be tried at all, the control is what unrelated changes of the same energy do on average; of surroundings
+it is those of images without that label.
 """
 
 from collections.abc import Callable, Sequence
@@ -84,10 +85,8 @@ class Trial:
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
         beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
-        if self.candidate.kind == "whole_image":
-            beyond[:] = (
-                True  # what unrelated changes do on average is taken off already: it goes with a label, they do not
-            )
+        if self.candidate.kind in ("whole_image", "background"):
+            beyond[:] = True  # tried because it goes with a label; the paired control has the same change without that
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
@@ -112,9 +111,7 @@ class Trial:
         return int(np.abs(np.where(found, means, 0)).min(0).argmax()) if found.any() else None
 
     def _undone(self, k: int, effect: float) -> bool:
-        """Taking it away moves the output the other way, by one of the fills; true where too few images have it to tell."""
-        if len(set(self.scenes_marked.tolist())) < FEWEST_SCENES:
-            return True
+        """Taking it away moves the output the other way, by one of the fills."""
         for change in self.removed.values():
             by_scene = _by_scene(change[:, k], self.scenes_marked)
             if np.sign(by_scene.mean()) == -np.sign(effect) and _p(by_scene[:, None])[0] < LEVEL:
@@ -138,9 +135,13 @@ def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
     trial = Trial(
         candidate, held, plain, marked, nothing, nothing, {}, nothing, held.scenes[plain], held.scenes[marked]
     )
-    if len(set(trial.scenes.tolist())) < FEWEST_SCENES:
-        trial.why_untested = f"{len(plain)} held-out images of {len(set(trial.scenes.tolist()))} scenes are without it"
-        return trial
+    for index, what in ((plain, "are without it"), (marked, "show it")):
+        scenes = len(set(held.scenes[index].tolist()))
+        if scenes < FEWEST_SCENES:
+            trial.why_untested = (
+                f"{len(index)} held-out images of {scenes} groups {what}, {FEWEST_SCENES} groups are needed"
+            )
+            return trial
     trial.pasted = changed(held, plain, candidate.paste)
     swapped = candidate.swapped
     trial.control = torch.zeros_like(trial.pasted) if swapped is None else changed(held, plain, swapped)

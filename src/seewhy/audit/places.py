@@ -41,7 +41,7 @@ def place_candidates(
     names: Sequence[str],
     seed: int,
 ) -> list[Candidate]:
-    """A candidate for each place whose color or detail goes with a label.
+    """A candidate for each place beside the middle whose color or detail goes with a label.
 
     What is suspicious of it: the images of that label are more alike there, pixel by pixel in contrast or in where detail
     lies, than 199 random sets of as many images are.
@@ -72,7 +72,8 @@ def place_candidates(
 def _masks(evidence: Tensor, linked: Association) -> list[Tensor]:
     labeled, count = ndimage.label((evidence > linked.chance).numpy(), structure=np.ones((3, 3)))
     found = [torch.from_numpy(labeled == k) for k in range(1, count + 1)]
-    return [m for m in found if float(m.float().mean()) <= LARGEST]
+    inner = slice(round(MIDDLE * CELLS), CELLS - round(MIDDLE * CELLS))
+    return [m for m in found if float(m.float().mean()) <= LARGEST and not bool(m[inner, inner].any())]
 
 
 def _carriers(column: Tensor, kind: str) -> Tensor:

@@ -40,7 +40,7 @@ SIMILARITIES: dict[str, Similarity] = {
     title="Data randomization",
     question="does the map depend on what the labels taught?",
     cost="2 trainings and 2 maps an image, per run",
-    rows=lambda f: (2 * f["runs"] * f["n"], 0),
+    rows=lambda f: (2 * f["runs"] * f["n"], 2 * f["runs"] * len(f["train_images"])),
     paper="Adebayo et al. 2018, arXiv:1810.03292, section 3.2",
     needs=("train_images", "train_labels"),
 )

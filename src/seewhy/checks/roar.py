@@ -41,7 +41,7 @@ UNIT = "share of the test images"
     title="ROAR: remove and retrain",
     question="does a network that is trained without the pixels that the map calls relevant lose what it needs?",
     cost="one map of every training and test image, and (4 fractions + 1) trainings a run: 105 by default",
-    rows=lambda f: (len(f["train_images"]) + f["n"], 0),
+    rows=lambda f: (len(f["train_images"]) + f["n"], f["n"]),
     paper="Hooker et al. 2019, arXiv:1806.10758, section 3",
     needs=("train_images", "train_labels", "test_labels"),
 )
