@@ -115,7 +115,10 @@ def test_interrupted_anywhere_it_goes_on_and_repeats_no_row(done, stage, tmp_pat
     first, second = reader(), reader()
     with pytest.raises(KeyboardInterrupt):
         audited(first, dataset(), tmp_path, pictures=False, progress=interrupt)
-    assert not (tmp_path / "findings.json").exists()
+    left = json.loads((tmp_path / "findings.json").read_text("utf-8"))
+    assert (left["verdict"], left["findings"]) == ("incomplete", [])
+    assert "interrupted after" in " ".join(left["reasons"])
+    assert "ncomplete" in (tmp_path / "index.html").read_text("utf-8")
     assert first.forward_rows
     resumed = audited(second, dataset(), tmp_path, pictures=False)
     assert (resumed.folder / "findings.json").read_bytes() == (done.folder / "findings.json").read_bytes()

@@ -1,9 +1,10 @@
 """The audit: from a model and a labelled data set to findings, a verdict and a page; every number goes through the ledger."""
 
+import contextlib
 import importlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -22,7 +23,7 @@ from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, mer
 from seewhy.audit.gate import judge, read_report
 from seewhy.audit.local import mark_candidates
 from seewhy.audit.places import place_candidates
-from seewhy.audit.policy import read_policy, refuse_expired, write_policy
+from seewhy.audit.policy import Policy, read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
 from seewhy.audit.stream import Progress, Row, label_name, predicted, read_sample
 from seewhy.audit.strips import keep_strips, write_findings
@@ -122,7 +123,8 @@ def audit(
     folder = runfolder.open_folder(out)
     refuse_expired(rules, date.today())
     write_policy(rules, folder)
-    with torch.inference_mode(False), open_ledger(folder) as ledger:
+    kept = _kept_on_interrupt(model, data, rules, folder, pictures=pictures)
+    with kept, torch.inference_mode(False), open_ledger(folder) as ledger:
         spent = (model.forward_rows, model.gradient_rows)
         ledger.append("run", *_run_record(model, data, methods, per_class, explained, seed))
         rows, skipped = predicted(model, data, truth, ledger, tell)
@@ -149,13 +151,40 @@ def audit(
         write_findings(folder, report, trials, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
         _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
+    return Audit(runfolder.plain(report), folder, _page(folder, report, pictures=pictures), time.perf_counter() - begun)
+
+
+@contextlib.contextmanager
+def _kept_on_interrupt(
+    model: VisionModel, data: DataSet, rules: Policy, folder: Path, *, pictures: bool
+) -> Iterator[None]:
+    """After Ctrl-C what there is, as an audit that is incomplete; the same call goes on from there."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with open_ledger(folder) as ledger:
+            done = {kind: len(ledger.keys(kind)) for kind in ("prediction", "explanation", "skip")}
+        report = {
+            **_about(model, data),
+            "n_images": done["prediction"],
+            "n_examined": 0,
+            "n_skipped": len(data.skipped) + done["skip"],
+            "findings": [],
+            "detectable_effect": {},
+            "not_tested": ["Everything: the audit was interrupted."],
+            "review_queue": [],
+            "checks": [],
+            "skipped": list(data.skipped),
+            "interrupted": f"interrupted after {done['prediction']} of {len(data)} images were predicted and "
+            f"{done['explanation']} maps made",
+        }
+        _page(folder, judge(report, rules, None, date.today()), pictures=pictures)
+        raise
+
+
+def _page(folder: Path, report: Record, *, pictures: bool) -> Path:
+    """findings.json, and the page, rendered by the layer above, which is resolved when called, like every public name."""
     runfolder.write_file(folder / "findings.json", json.dumps(runfolder.plain(report), indent=1).encode())
-    page = _page(folder, pictures=pictures)
-    return Audit(runfolder.plain(report), folder, page, time.perf_counter() - begun)
-
-
-def _page(folder: Path, *, pictures: bool) -> Path:
-    """The page, rendered by the layer above, which is resolved when it is called, like every public name."""
     page: Path = importlib.import_module("seewhy.faces.report").report(folder, pictures=pictures)
     return page.resolve()
 

@@ -13,6 +13,7 @@ from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, forecast
 from seewhy.target import resolve, stand_in
 
+TIMED = 4  # rows at once
 LayerChoice = str | nn.Module | Sequence[str | nn.Module] | None
 
 
@@ -31,16 +32,18 @@ def rows_per_image(
 
 
 def seconds_per_row(model: VisionModel, shape: Sequence[int], *, gradient: bool) -> float:
-    """Seconds of a forward or of a gradient row of this network on this machine, the second of two."""
-    x, run = probe_images(shape)[:1].to(model.device), model.input_gradients if gradient else model.answer
+    """Seconds of a forward or of a gradient row of this network on this machine, in a small batch, the second of two."""
+    n = model.rows_per_forward(TIMED, shape)
+    x = probe_images(shape)[:1].repeat(n, *[1] * len(shape)).to(model.device)
+    run = model.input_gradients if gradient else model.answer
     begun = time.perf_counter()
     for _ in range(2):  # the first one warms up
         begun = time.perf_counter()
         try:
-            run(x, stand_in(model.task), torch.zeros(1, dtype=torch.long, device=model.device))
+            run(x, stand_in(model.task), torch.arange(n, device=model.device))
         except SeewhyError:  # a network without a gradient: its methods are refused with the reason
             break
-    return time.perf_counter() - begun
+    return (time.perf_counter() - begun) / n
 
 
 def seconds_of(model: VisionModel, shape: Sequence[int], forward: int, gradient: int) -> float:
