@@ -43,7 +43,7 @@ def described(images: Tensor, outside: Tensor) -> Tensor:
 def background_candidates(
     images: Tensor, scenes: Tensor, finding: Tensor, labels: Tensor, kind: str, names: Sequence[str], seed: int
 ) -> list[Candidate]:
-    """A candidate for each label whose surroundings have the same color and detail in different scenes."""
+    """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
     columns, which = label_columns(labels, kind)
     outside = surroundings(images.shape[2:])
@@ -51,13 +51,17 @@ def background_candidates(
     if not which:
         return []
     linked = associate(own, columns[found], scenes[found], seed)
+    middle = associate(described(images[found], ~outside), columns[found], scenes[found], seed)
+    alone = (
+        linked.p_is_low() & ~middle.p_is_low()
+    )  # what the middle shows as well is the whole image's, or the object's
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
     for t, output in enumerate(which):
         strength = linked.r[:, t].abs()
         column = columns[:, t]
         carriers = column >= column.quantile(0.75) if kind == "score" else column > 0
-        if not bool((strength > linked.chance).any()):
+        if not bool(alone[:, t].any()):
             continue
         apart, chance = _apart(scaled, carriers[found], scenes[found], seed)
         if apart >= chance:

@@ -3,8 +3,7 @@
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
 pieces of pictures of the same size at the same place, each laid over the same images. Of a cue of the whole image, which must
-go with a label to be tried at all, the control is what unrelated changes of the same energy do on average; of surroundings
-it is those of images without that label.
+go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
 """
 
 from collections.abc import Callable, Sequence
@@ -85,7 +84,7 @@ class Trial:
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
         beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
-        if self.candidate.kind in ("whole_image", "background"):
+        if self.candidate.kind == "whole_image":
             beyond[:] = True  # tried because it goes with a label; the paired control has the same change without that
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
