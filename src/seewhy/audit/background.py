@@ -1,14 +1,14 @@
 """Surroundings of the object that go with a label: the same grass, the same table, in different scenes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import associate, label_columns, toward
-from seewhy.audit.candidate import Candidate, Edit
-from seewhy.audit.places import exchanged, one_piece
+from seewhy.audit.association import Labels, associate
+from seewhy.audit.candidate import Candidate
+from seewhy.audit.exchange import exchange_candidate
 from seewhy.perturb import gaussian_blur
 
 DRAWS = 199  # random sets of images, for how alike the surroundings of a label are
@@ -41,47 +41,28 @@ def described(images: Tensor, outside: Tensor) -> Tensor:
 
 
 def background_candidates(
-    images: Tensor, scenes: Tensor, finding: Tensor, labels: Tensor, kind: str, names: Sequence[str], seed: int
+    images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int
 ) -> list[Candidate]:
     """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
-    columns, which = label_columns(labels, kind)
     outside = surroundings(images.shape[2:])
     own = described(images[found], outside)
-    if not which:
-        return []
-    linked = associate(own, columns[found], scenes[found], seed)
-    middle = associate(described(images[found], ~outside), columns[found], scenes[found], seed)
-    alone = (
-        linked.p_is_low() & ~middle.p_is_low()
-    )  # what the middle shows as well is the whole image's, or the object's
+    linked = associate(own, labels.columns[found], scenes[found], seed)
+    middle = associate(described(images[found], ~outside), labels.columns[found], scenes[found], seed)
+    # What the middle shows as well is the whole image's, or the object's.
+    alone = linked.p_is_low() & ~middle.p_is_low()
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
-    for t, output in enumerate(which):
-        strength = linked.r[:, t].abs()
-        column = columns[:, t]
-        carriers = column >= column.quantile(0.75) if kind == "score" else column > 0
+    for t, label in enumerate(labels.names):
         if not bool(alone[:, t].any()):
             continue
-        apart, chance = _apart(scaled, carriers[found], scenes[found], seed)
+        of_label = labels.carriers(t)
+        apart, chance = _apart(scaled, of_label[found], scenes[found], seed)
         if apart >= chance:
             continue
-        candidates.append(
-            Candidate(
-                kind="background",
-                name=f"the surroundings of {names[output]}",
-                where=None,
-                shows=carriers,
-                paste=exchanged(images, scenes, outside, carriers, seed),
-                swapped=exchanged(images, scenes, outside, ~carriers, seed),
-                remove={"surroundings of other images": exchanged(images, scenes, outside, ~carriers, seed + 1)},
-                unrelated=_pieces(images, outside, ~carriers, seed),
-                suspicion=_facts(names[output], apart, chance, float(strength.max()), linked.chance),
-                appearance=f"background {output}".encode(),
-                details={"goes_with": names[output]},
-                toward=toward(output, kind, labels),
-            )
-        )
+        facts = _facts(label, apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
+        of = (images, scenes, outside, of_label, facts, label, labels.rises[t], seed)
+        candidates.append(exchange_candidate("background", f"the surroundings of {label}", None, *of))
     return candidates
 
 
@@ -91,10 +72,6 @@ def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chan
         f"{apart:.2f} standard deviations, random sets of as many images by {apart_by_chance:.2f} at least ({DRAWS} sets)",
         f"color and detail outside of the middle go with it: correlation {r:.2f}, by chance at most {r_by_chance:.2f}",
     )
-
-
-def _pieces(images: Tensor, outside: Tensor, donors: Tensor, seed: int) -> Callable[[int], Edit]:
-    return lambda k: one_piece(images, outside, donors, seed * 1009 + k)
 
 
 def _apart(rows: Tensor, chosen: Tensor, scenes: Tensor, seed: int) -> tuple[float, float]:

@@ -2,11 +2,11 @@
 
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
-pieces of pictures of the same size at the same place, each laid over the same images. Of a cue of the whole image, which must
-go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
+pieces of pictures of the same size at the same place, each laid over the same images.
+Of a cue of the whole image these are the changes that exchanged labels would have asked for.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from seewhy.audit.candidate import Candidate, Edit
+from seewhy.audit.candidate import Candidate, Edit, Said
+from seewhy.audit.patterns import FEWEST_SCENES
 from seewhy.intervals import Interval, interval
 from seewhy.model import VisionModel
 from seewhy.target import probabilities
@@ -24,9 +25,7 @@ LEVEL = 0.05
 UNRELATED = 19  # controls: what beats all of them is at the 5 % level
 MOST = 48  # images a side
 MOST_UNRELATED = 24  # images that each unrelated piece is laid over
-FEWEST_SCENES = 4  # with a pattern, and without it
 Floats = NDArray[np.float64]
-Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> `settled` outputs (n, K)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Trial:
     @property
     def has_control(self) -> bool:
         """Whether there is a control for each image, beside the unrelated pieces."""
-        return bool(len(self.control)) and (self.candidate.swapped is not None or self.candidate.kind == "whole_image")
+        return bool(len(self.control)) and self.candidate.swapped is not None
 
     def chance(self, k: int) -> float:
         """The largest mean change of one output by any unrelated piece."""
@@ -84,8 +83,6 @@ class Trial:
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
         beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
-        if self.candidate.kind == "whole_image":
-            beyond[:] = True  # tried because it goes with a label; the paired control has the same change without that
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
@@ -150,8 +147,6 @@ def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
     some = plain[:MOST_UNRELATED]
     means = [changed(held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
     trial.unrelated = torch.stack(means)
-    if candidate.kind == "whole_image":
-        trial.control = trial.unrelated.mean(0).expand_as(trial.pasted)
     trial.p = _p(_by_scene_all(trial.pasted - trial.control, trial.scenes))
     return trial
 

@@ -26,7 +26,7 @@ UNRELATED_WORDS = {
     "local_pattern": "pieces of pictures of the same size",
     "place": "pieces of pictures at the same place",
     "background": "surroundings",
-    "whole_image": "changes of the same energy",
+    "whole_image": "changes fitted to exchanged labels",
 }
 Record = dict[str, Any]
 

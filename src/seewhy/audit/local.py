@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seewhy.audit.candidate import Box, Candidate, Edit
+from seewhy.audit.candidate import Box, Candidate, Edit, Said
 from seewhy.audit.marks import (
     Mark,
     box_of,
@@ -18,12 +18,11 @@ from seewhy.audit.marks import (
     random_mark,
     words_of_place,
 )
-from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring, shrunk, units_of
-from seewhy.audit.sightings import Said, Sighting, sightings
+from seewhy.audit.patterns import FEWEST_SCENES, Pattern, contrast, pattern_at, recurring, shrunk, units_of
+from seewhy.audit.sightings import Sighting, sightings
 
 BATCH = 32
 MOST_MARKS = 6
-FEWEST_SCENES = 4  # see patterns.recurring
 FEWEST = 3  # images on either side, to see what a mark looks like
 
 

@@ -22,6 +22,7 @@ DETAIL = 1 / 32  # of the shorter side: standard deviation of the blur that cont
 FLOOR = 0.02  # of the pixel range: contrast below it counts as flat
 SCALES = (1 / 28, 1 / 14, 1 / 7)  # of the shorter side: windows over which evidence is averaged
 NULLS = 20  # shifted copies of the data set: the largest value of any of them is what chance reaches
+FEWEST_SCENES = 4  # in which something must be seen to be found, shown to be confirmed
 LARGEST = 0.25  # share of the frame: what covers more is how these pictures are taken (faces, X-rays), not a mark
 Mask = NDArray[np.bool_]
 
@@ -63,7 +64,7 @@ def recurring(h: Tensor, scenes: Sequence[int], seed: int) -> tuple[list[Mask], 
     """
     of_scenes = torch.as_tensor(scenes)
     count = int(of_scenes.max()) + 1
-    if count < 4:
+    if count < FEWEST_SCENES:
         return [], 0.0
     found = _evidence(_by_scene(h, of_scenes, count))
     generator = np.random.default_rng(seed)
@@ -164,13 +165,11 @@ def pattern_at(mask: Mask, h: Tensor, scenes: Sequence[int], seed: int) -> Patte
 
 def alike(units: Tensor, chosen: Tensor, scenes: Tensor) -> float:
     """Mean correlation of two of the chosen rows (N, P) of length 1 that are of different scenes; 0 where there are none."""
-    u, s = units[chosen], scenes[chosen]
-    same = s[:, None] == s[None]
-    pairs = int((~same).sum())
-    if not pairs:
-        return 0.0
-    products = u @ u.T
-    return float(products[~same].mean())
+    u, of = units[chosen].double(), torch.unique(scenes[chosen], return_inverse=True)[1]
+    sizes = torch.bincount(of)
+    pairs = len(u) ** 2 - int(sizes.square().sum())
+    sums = torch.zeros(len(sizes), u.shape[1], dtype=torch.float64).index_add_(0, of, u)
+    return float(u.sum(0).square().sum() - sums.square().sum()) / pairs if pairs else 0.0
 
 
 def units_of(rows: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import runfolder
+from seewhy.audit.association import Labels, labels_of
 from seewhy.audit.background import background_candidates
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.confirm import Held, Trial, correct, explained_away, try_candidate
@@ -142,7 +143,13 @@ def audit(
             "n_examined": len(examined.rows),
             "n_skipped": len(skipped),
             **_found(model, data, examined, trials, names, notes),
-            "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
+            "n_explained": len(examined.explained),
+            "review_queue": review_queue(
+                [examined.rows[i] for i in examined.explained],
+                maps,
+                [examined.paths[i] for i in examined.explained],
+                data.kind,
+            ),
             "checks": _checked(model, examined, infos[0], checks, ledger, seed, tell),
             "skipped": skipped,
         }
@@ -259,12 +266,14 @@ def _tried(
     confirmed before is taken away, as a place or the surroundings carry every mark that lies in them.
     """
     kind, finding, held = KIND_OF_TASK[model.task], ~e.held.confirming, e.held
-    labels = [label_name(model, k) for k in range(int(e.truth.max()) + 1)] if kind == "class" else list(names)
+    maps = {name: _of_all(values, e) for name, values in maps.items()}
+    names = [label_name(model, k) for k in range(int(e.truth.max()) + 1)] if kind == "class" else list(names)
+    labels = labels_of(e.truth, kind, names, held.clean.shape[1])
     trials: list[Trial] = []
     notes: list[str] = []
     for what in KINDS_IN_ORDER:
         tell(f"looking for {what}", 0, 1)
-        found, said = _candidates(what, held, maps, finding, e.truth, kind, labels, seed)
+        found, said = _candidates(what, held, maps, finding, labels, seed)
         notes += said
         new = []
         for done, candidate in enumerate(found):
@@ -276,22 +285,25 @@ def _tried(
     return trials, list(dict.fromkeys(notes))
 
 
+def _of_all(maps: Tensor, e: Examined) -> Tensor:
+    """Maps (M, *grid) of the explained images among all examined ones (N, *grid); NaN for the others."""
+    every = torch.full((len(e.rows), *maps.shape[1:]), torch.nan)
+    every[e.explained] = maps
+    return every
+
+
 def _candidates(
-    what: str,
-    held: Held,
-    maps: dict[str, Tensor],
-    finding: Tensor,
-    truth: Tensor,
-    kind: str,
-    labels: Sequence[str],
-    seed: int,
+    what: str, held: Held, maps: dict[str, Tensor], finding: Tensor, labels: Labels, seed: int
 ) -> tuple[list[Candidate], list[str]]:
     if what == "marks":
         return mark_candidates(held.images, held.scenes, finding, maps, held.say, seed)
-    if what == "whole-image cues":
-        return whole_candidates(held.images, held.scenes, finding, truth, kind, labels, seed)
-    look = place_candidates if what == "places" else background_candidates
-    return look(held.images, held.scenes, finding, truth, kind, labels, seed), []
+    if not labels.names:
+        return [], [
+            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such "
+            "classes."
+        ]
+    search = {"whole-image cues": whole_candidates, "places": place_candidates, "surroundings": background_candidates}
+    return search[what](held.images, held.scenes, finding, labels, seed), []
 
 
 def _checked(
@@ -352,7 +364,7 @@ def _write_records(
             )
     for one in associations(rows, data):
         ledger.append("association", identity(one), one)
-    for one in mean_maps(maps, e.strata, ledger):
+    for one in mean_maps(maps, [e.strata[i] for i in e.explained], ledger):
         ledger.append("mean_map", identity(one), one)
 
 
