@@ -3,7 +3,8 @@
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
 pieces of pictures of the same size at the same place, each laid over the same images.
-Of a cue of the whole image these are the changes that exchanged labels would have asked for.
+Of a cue of the whole image these are the changes that exchanged labels would have asked for. An effect that is surely small
+beside what the output does from image to image is none to act on.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from seewhy.target import probabilities
 
 LEVEL = 0.05
 UNRELATED = 19  # controls: what beats all of them is at the 5 % level
+SMALL = 0.2  # standard deviations of an output over images: a small effect (Cohen 1988, section 2.2.3)
 MOST = 48  # images a side
 MOST_UNRELATED = 24  # images that each unrelated piece is laid over
 Floats = NDArray[np.float64]
@@ -76,13 +78,20 @@ class Trial:
         """The largest mean change of one output by any unrelated piece."""
         return float(self.unrelated[:, k].abs().max()) if self.unrelated.numel() else 0.0
 
+    def small(self) -> NDArray[np.bool_]:
+        """(K,) whether the effect is surely below a small one: its 95 % interval, in spreads of the output over images."""
+        rows = _by_scene_all(self.pasted - self.control, self.scenes)
+        error = rows.std(0, ddof=1) / np.sqrt(len(rows)) * stats.t.isf(0.025, len(rows) - 1)
+        largest: Floats = np.abs(rows.mean(0)) + error
+        return largest < SMALL * self.held.clean.std(0).numpy()
+
     def confirmed(self) -> list[int]:
         """The outputs that it moves, the strongest first."""
         if self.why_untested:
             return []
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
-        beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
+        beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy() & ~self.small()
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))

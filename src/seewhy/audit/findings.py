@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from seewhy.audit.candidate import KINDS, Candidate
-from seewhy.audit.confirm import Trial, interval_of, probability_changes
+from seewhy.audit.confirm import SMALL, Trial, interval_of, probability_changes
 from seewhy.data.geometry import Geometry
 from seewhy.intervals import Interval
 from seewhy.model import VisionModel
@@ -159,6 +159,9 @@ def _sentence(found: Record, trial: Trial) -> str:
         said += f"; {undone} {removed['n']}, by {removed['value']:+.3g}{_range(removed)}"
     if found["status"] == "untested":
         return f"Whether the model relies on {candidate.name} is not settled, as it could not be rebuilt: {said}."
+    k = trial.effect.abs().argmax()
+    if found["status"] == "refuted" and bool(trial.small()[k]):
+        return f"The model hardly relies on {candidate.name}, surely by less than {SMALL} of {output}'s own spread: {said}."
     if found["status"] == "refuted":
         return f"The model does not rely on {candidate.name}, though it was found: {said}."
     return f"The model relies on {candidate.name}: {said}."
