@@ -75,12 +75,15 @@ def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chan
 
 
 def _apart(rows: Tensor, chosen: Tensor, scenes: Tensor, seed: int) -> tuple[float, float]:
-    """Root mean square distance of two of the chosen rows of different scenes, and the smallest of random sets."""
+    """Distance of two of the chosen rows of different scenes (root mean square); the least of random sets and the rest.
+
+    Where two kinds of surroundings are mixed, either is nearer to itself than a mixture: the nearer one is the cue.
+    """
     generator = torch.Generator().manual_seed(seed)
     found = _distance(rows[chosen], scenes[chosen])
     size = int(chosen.sum())
     drawn = [torch.randperm(len(rows), generator=generator)[:size] for _ in range(DRAWS)]
-    return found, min(_distance(rows[some], scenes[some]) for some in drawn)
+    return found, min(_distance(rows[some], scenes[some]) for some in [~chosen, *drawn])
 
 
 def _distance(rows: Tensor, scenes: Tensor) -> float:
