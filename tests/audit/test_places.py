@@ -6,7 +6,7 @@ from planted_scenes import eighth, scenes
 
 from seewhy.audit.association import labels_of
 from seewhy.audit.background import background_candidates, surroundings
-from seewhy.audit.exchange import exchanged, one_piece
+from seewhy.audit.exchange import exchanged
 from seewhy.audit.places import place_candidates
 
 SIDE, N = 56, 96
@@ -96,11 +96,3 @@ def test_content_comes_from_donors_of_other_scenes():
     assert (of_scenes[taken] != of_scenes).all()
     assert torch.equal(out[:, 0, 3, 0].round().long(), index)
     assert not torch.equal(exchanged(images, of_scenes, inside, donors, 1)(images.float() / 255, index) * 255, out)
-
-
-def test_one_piece_is_the_same_for_all():
-    images = torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).expand(20, 1, 4, 4)
-    inside = torch.ones(4, 4, dtype=torch.bool)
-    out = one_piece(images, inside, torch.arange(20) > 9, 3)(images.float() / 255, torch.arange(20)) * 255
-    assert len(out.unique()) == 1
-    assert float(out[0, 0, 0, 0]) >= 9.5

@@ -31,6 +31,10 @@ class Labels:
         column = self.columns[:, t]
         return column >= column.quantile(0.75) if self.kind == "score" else column > 0
 
+    def cut(self, t: int) -> float:
+        """What divides images with a label from those without: between 0 and 1; the median score."""
+        return float(self.columns[:, t].median()) if self.kind == "score" else 0.5
+
 
 def labels_of(truth: Tensor, kind: str, names: Sequence[str], outputs: int) -> Labels:
     """The columns of labels (N,) class indices or scores, or (N, K) zeros and ones, for a model of so many outputs.
@@ -48,6 +52,11 @@ def labels_of(truth: Tensor, kind: str, names: Sequence[str], outputs: int) -> L
     shared = kind == "class" and outputs == 1  # the second class is the one output's, the first its opposite
     rises = [(0 if k else None) if shared else k for k in kept]
     return Labels(table[:, kept], [names[k] for k in kept], rises, kind)
+
+
+def differences(values: Tensor, chosen: Tensor) -> Tensor:
+    """(F,) mean of the chosen rows of (N, F) less that of the others."""
+    return values[chosen].mean(0) - values[~chosen].mean(0)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import Labels, associate
+from seewhy.audit.association import Labels, associate, differences
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.exchange import exchange_candidate
 from seewhy.perturb import gaussian_blur
@@ -46,17 +46,16 @@ def background_candidates(
     """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
     outside = surroundings(images.shape[2:])
-    own = described(images[found], outside)
+    own, middle = (described(images[found], part) for part in (outside, ~outside))
     linked = associate(own, labels.columns[found], scenes[found], seed)
-    middle = associate(described(images[found], ~outside), labels.columns[found], scenes[found], seed)
-    # What the middle shows as well is the whole image's, or the object's.
-    alone = linked.p_is_low() & ~middle.p_is_low()
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
     for t, label in enumerate(labels.names):
-        if not bool(alone[:, t].any()):
-            continue
         of_label = labels.carriers(t)
+        around, inside = (differences(values, of_label[found]) for values in (own, middle))
+        # What differs as much in the middle is the whole image's, or the object's: half is as near to that as to nothing.
+        if not bool((linked.p_is_low()[:, t] & (inside / around < 0.5)).any()):
+            continue
         apart, chance = _apart(scaled, of_label[found], scenes[found], seed)
         if apart >= chance:
             continue

@@ -74,9 +74,10 @@ class Trial:
         """Whether there is a control for each image, beside the unrelated pieces."""
         return bool(len(self.control)) and self.candidate.swapped is not None
 
-    def chance(self, k: int) -> float:
-        """The largest mean change of one output by any unrelated piece."""
-        return float(self.unrelated[:, k].abs().max()) if self.unrelated.numel() else 0.0
+    def chance(self) -> Tensor:
+        """(K,) the largest mean change by any unrelated piece, beyond the paired control on the same images."""
+        beside = self.control[:MOST_UNRELATED].mean(0)
+        return (self.unrelated - beside).abs().amax(0)
 
     def small(self) -> NDArray[np.bool_]:
         """(K,) whether the effect is surely below a small one: its 95 % interval, in spreads of the output over images."""
@@ -91,7 +92,7 @@ class Trial:
             return []
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
-        beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy() & ~self.small()
+        beyond = (effect.abs() > self.chance()).numpy() & ~self.small()
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
@@ -110,7 +111,7 @@ class Trial:
             return None
         rows = [_by_scene_all(change, self.scenes_marked) for change in self.removed.values()]
         means = np.stack([one.mean(0) for one in rows])
-        beyond = np.abs(means).min(0) > self.unrelated.abs().amax(0).numpy()
+        beyond = np.abs(means).min(0) > self.chance().numpy()
         sure = np.max([_p(one) for one in rows], axis=0) * means.shape[1] < LEVEL
         found = beyond & sure & (np.abs(np.sign(means).sum(0)) == len(means))
         return int(np.abs(np.where(found, means, 0)).min(0).argmax()) if found.any() else None

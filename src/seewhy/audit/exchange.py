@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from seewhy.audit.association import exchanged_labels
 from seewhy.audit.candidate import Box, Candidate, Edit, Kind
 
 
@@ -23,10 +24,16 @@ def exchange_candidate(
 ) -> Candidate:
     """What lies inside of a mask (H, W) in images of a label, to be put into images without it, and the other way round.
 
-    carriers: (N,) bool, the images of that label; output: the one that must rise.
+    carriers: (N,) bool, the images of that label; output: the one that must rise. What is unrelated comes from as many
+    images whose labels were exchanged.
     """
     shape = images.shape[2:]
     cells = "" if where is None else f" {[round(v / s * 6) for v, s in zip(where, (*shape, *shape), strict=True)]}"
+
+    def by_exchanged_labels(k: int) -> Edit:
+        drawn = seed * 1009 + k
+        return exchanged(images, scenes, inside, exchanged_labels(carriers.double(), scenes, drawn) > 0, drawn)
+
     return Candidate(
         kind=kind,
         name=name,
@@ -35,7 +42,7 @@ def exchange_candidate(
         paste=exchanged(images, scenes, inside, carriers, seed),
         swapped=exchanged(images, scenes, inside, ~carriers, seed),
         remove={"the same of images without it": exchanged(images, scenes, inside, ~carriers, seed + 1)},
-        unrelated=lambda k: one_piece(images, inside, ~carriers, seed * 1009 + k),
+        unrelated=by_exchanged_labels,
         suspicion=tuple(facts),
         appearance=f"{kind} {label}{cells}".encode(),
         details={"goes_with": label},
@@ -60,11 +67,3 @@ def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, se
         return torch.where(inside, images[chosen[index]].float() / 255, x)
 
     return edit
-
-
-def one_piece(images: Tensor, inside: Tensor, donors: Tensor, seed: int) -> Edit:
-    """Each image with the inside of a mask from one and the same donor: what any piece of a picture does there."""
-    pool = donors.nonzero().flatten()
-    generator = torch.Generator().manual_seed(seed)
-    piece = images[int(pool[int(torch.randint(len(pool), (1,), generator=generator))])].float() / 255
-    return lambda x, _index: torch.where(inside, piece, x)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.audit.association import Association, Labels, associate, exchanged_labels
+from seewhy.audit.association import Association, Labels, associate, differences, exchanged_labels
 from seewhy.audit.candidate import Candidate, Edit
 from seewhy.perturb import gaussian_blur
 
@@ -34,6 +34,7 @@ WORDS = {  # more of a statistic, and less
     "compression": ("traces of compression", "the absence of traces of compression"),
 }
 Region = Literal["whole", "frame", "middle"]
+REGIONS: tuple[Region, ...] = ("whole", "frame", "middle")
 Change = Callable[[Tensor], Tensor]
 
 
@@ -87,22 +88,22 @@ def _blocks(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def whole_candidates(images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int) -> list[Candidate]:
-    """A candidate for each statistic that goes with a label, in the outer frame alone and in the middle alone.
+    """A candidate for each statistic that goes with a label, in the outer frame alone and in the middle alone, about as much.
 
-    What only one of them shows is a mark, the surroundings or the object.
+    What one of them shows far more is a mark, the surroundings or the object.
     """
     found, held = (half.nonzero().flatten() for half in (finding, ~finding))
     columns = labels.columns[found]
-    whole, frame, middle = (
-        associate(statistics(images[found], region), columns, scenes[found], seed)
-        for region in ("whole", "frame", "middle")
-    )
+    of_region = {region: statistics(images[found], region) for region in REGIONS}
+    whole, frame, middle = (associate(of_region[name], columns, scenes[found], seed) for name in REGIONS)
     goes = whole.p_is_low() & frame.p_is_low_alone() & middle.p_is_low_alone()
-    goes &= (whole.r * frame.r > 0) & (whole.r * middle.r > 0)
     table = statistics(images[held], "frame")
     candidates = []
     for t in range(len(labels.names)):
-        for group in _merged([s for s in range(len(STATISTICS)) if bool(goes[s, t])]):
+        chosen = columns[:, t] > labels.cut(t)
+        ratio = differences(of_region["middle"], chosen) / differences(of_region["frame"], chosen)
+        even = (ratio > 0.5) & (ratio < 2)  # nearer to the same everywhere than to one of them alone
+        for group in _merged([s for s in range(len(STATISTICS)) if bool(goes[s, t] & even[s])]):
             strongest = max(group, key=lambda s: abs(float(whole.r[s, t])))
             facts = tuple(_fact(s, t, frame, middle, labels) for s in group)
             more = bool(whole.r[strongest, t] > 0)
@@ -145,7 +146,7 @@ def _candidate(
     """
     name = "color cast" if statistic < 2 else STATISTICS[statistic]
     column = labels.columns[held, t]
-    cut = float(column.median()) if labels.kind == "score" else 0.0
+    cut = labels.cut(t)
 
     def fitted(own: Tensor) -> tuple[Change, Change]:
         high, low = (own > cut).nonzero().flatten(), (own <= cut).nonzero().flatten()
@@ -161,7 +162,7 @@ def _candidate(
         other = fitted(exchanged_labels(column, scenes[held], seed * 1009 + k))[0]
         return lambda x, _index: other(x)
 
-    difference = table[column > cut].mean(0) - table[column <= cut].mean(0)
+    difference = differences(table, column > cut)
     return Candidate(
         kind="whole_image",
         name=_words(name, difference) if statistic < 2 else WORDS[name][not more],
