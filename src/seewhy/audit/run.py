@@ -46,7 +46,7 @@ METHODS = ("grad_cam", "occlusion")
 SETUP_IMAGES = 200
 CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
 CANDIDATES, ROWS_OF_ONE = 12, 750  # in a forecast
-KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
+STAGES = (("marks",), ("whole-image cues", "surroundings"), ("places",))
 FEWEST = 16  # readable images
 SCHEMA = 1
 Record = dict[str, Any]
@@ -258,8 +258,8 @@ def _tried(
 ) -> tuple[list[Trial], list[str]]:
     """Every candidate with what came of it, and what could not be looked for.
 
-    Marks come first, then whole-image cues, places and surroundings: each is looked for on images from which what was
-    confirmed before is taken away, as a place or the surroundings carry every mark that lies in them.
+    Stage by stage, each on images from which what was confirmed before is taken away, as a place or the surroundings carry
+    every mark that lies in them. Whole-image cues and surroundings imitate each other: what moves the model more goes first.
     """
     kind, finding, held = KIND_OF_TASK[model.task], ~e.held.confirming, e.held
     maps = {name: _of_all(values, e) for name, values in maps.items()}
@@ -267,17 +267,26 @@ def _tried(
     labels = labels_of(e.truth, kind, names, held.clean.shape[1])
     trials: list[Trial] = []
     notes: list[str] = []
-    for what in KINDS_IN_ORDER:
+
+    def tried(what: str) -> list[Trial]:
         tell(f"looking for {what}", 0, 1)
         found, said = _candidates(what, held, maps, finding, labels, seed)
-        notes += said
+        notes.extend(said)
         new = []
         for done, candidate in enumerate(found):
             tell(f"confirming {what}", done, len(found))
             new.append(try_candidate(held, candidate, seed))
-        trials += new
-        correct(trials)
-        held = explained_away(held, new)
+        correct([*trials, *new])
+        return new
+
+    for stage in STAGES:
+        of_kind = {what: tried(what) for what in stage}
+        strength = {what: max((one.strength() for one in new), default=0.0) for what, new in of_kind.items()}
+        for place, what in enumerate(sorted(stage, key=lambda name: -strength[name])):
+            new = tried(what) if place and max(strength.values()) else of_kind[what]
+            trials += new
+            correct(trials)
+            held = explained_away(held, new)
     return trials, list(dict.fromkeys(notes))
 
 
