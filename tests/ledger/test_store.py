@@ -113,6 +113,20 @@ def test_records_are_filtered_by_image_model_and_method(ledger):
     assert ledger.read(image="z.png") == []
 
 
+def test_a_ledger_is_read_one_by_one_over_many_pages(ledger, monkeypatch):
+    monkeypatch.setattr("seewhy.ledger.store.ROWS_AT_ONCE", 3)
+    ledger.append_all("skip", [(f"{i}", {"path": "x.png" if i % 2 else "y.png"}) for i in range(9)])
+    assert list(ledger.stream()) == ledger.read()
+    assert [one.number for one in ledger.stream(image="x.png", after=2)] == [4, 6, 8]
+    seen = ledger.stream("skip")
+    first = [next(seen) for _ in range(3)]
+    ledger.append("skip", "meanwhile", SKIP)  # a reader in the middle keeps no writer waiting
+    assert [*first, *seen] == ledger.read()
+    rows = list(ledger.rows(after=8))
+    assert (rows[0]["number"], rows[0]["image"], rows[0]["content"]) == (9, "y.png", '{"path":"y.png"}')
+    assert rows[-1].keys() == set(record_table.c.keys())
+
+
 def test_numbers_of_numpy_become_plain_and_what_is_not_finite_null(ledger):
     given = {"f": np.float32(0.5), "i": np.int64(3), "b": np.bool_(True), "n": [float("nan"), np.float32("inf")]}
     assert ledger.append("effect", "a", given).content == {"f": 0.5, "i": 3, "b": True, "n": [None, None]}
@@ -235,7 +249,7 @@ def test_a_folder_without_a_ledger_is_not_read(tmp_path):
         open_ledger(tmp_path / "nowhere", read_only=True)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / NAME).write_bytes(b"")
-    with pytest.raises(UsageError, match="has schema None; this version of seewhy reads schema 1"):
+    with pytest.raises(UsageError, match=r"ledger.sqlite holds no ledger: it has none of its tables"):
         open_ledger(tmp_path, read_only=True)
 
 

@@ -1,8 +1,8 @@
 """The ledger's tables, and the one place that says what the content of each kind of record holds.
 
-Two tables in `ledger.sqlite`: `record`, of which a row is written once and never changed (triggers refuse it), and
-`schema_version`, to which every migration appends its number. Arrays and pictures lie beside the file, in maps/ and images/,
-each named by the SHA-256 of its bytes; records name them.
+Two tables: `record`, of which a row is written once and never changed (triggers refuse it), and `schema_version`, to which
+every migration appends its number. Arrays and pictures lie in the run folder, in maps/ and images/, each named by the SHA-256
+of its bytes; records name them.
 """
 
 import hashlib
@@ -133,9 +133,10 @@ record_table = Table(
     Column("method", String, comment="the content's `method`"),
     UniqueConstraint("kind", "key"),
     Index("record_of_kind", "kind", "number"),
-    Index("record_of_image", "image"),
-    Index("record_of_model", "model"),
-    Index("record_of_method", "method"),
+    Index("record_of_image", "image", "number"),
+    Index("record_of_model", "model", "number"),
+    Index("record_of_method", "method", "number"),
+    comment="what was measured: a row is written once and never changed; the columns say how to check it",
 )
 
 version_table = Table(
@@ -143,18 +144,10 @@ version_table = Table(
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False, comment="the highest one holds"),
     Column("since", String, nullable=False, comment="UTC, ISO 8601, when the tables became so"),
+    comment="which version of these tables this is",
 )
 
-_REFUSED = "RAISE(ABORT, 'the ledger is append-only: a record is never"
-TRIGGERS = (  # the last condition is for INSERT OR REPLACE, which deletes without firing a trigger
-    f"CREATE TRIGGER record_is_never_changed BEFORE UPDATE ON record BEGIN SELECT {_REFUSED} changed'); END",
-    f"CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record BEGIN SELECT {_REFUSED} deleted'); END",
-    "CREATE TRIGGER record_is_appended BEFORE INSERT ON record "
-    "WHEN NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM record) "
-    f"OR NEW.previous <> coalesce((SELECT hash FROM record WHERE number = NEW.number - 1), '{FIRST}') "
-    "OR EXISTS (SELECT 1 FROM record WHERE kind = NEW.kind AND key = NEW.key) "
-    f"BEGIN SELECT {_REFUSED} inserted before or over others'); END",
-)
+HASHED = ("number", "time", "kind", "key", "content", "previous", "hash")  # what a record is; the rest are filters
 
 
 def canonical(value: Any) -> str:
@@ -192,8 +185,8 @@ def stored_content(kind: str, key: str, content: object) -> str:
 
 
 def stored_text(text: str) -> str:
-    """A text that any database takes: lone surrogates (bytes of a file name that are no text) become their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A text that any database takes: NUL and lone surrogates (bytes of a file name that are no text) become escapes."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def lifted(content: dict[str, Any]) -> dict[str, str | None]:
