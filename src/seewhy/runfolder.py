@@ -11,6 +11,7 @@ maps/         raw maps, float32 .npy, of a ledger .npz, named by their content (
 images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly; a ledger's pictures
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
+checkpoints/  signed: the number and hash of the ledger's newest record, each in a file that is never written again
 index.html    the page; report.pdf: the same of an audit, for signature
 """
 
@@ -43,6 +44,7 @@ OWN = (
     "images",
     "pictures",
     "photos",
+    "checkpoints",
     *_PAGES,
 )
 Record = dict[str, Any]

@@ -111,6 +111,11 @@ CONTENTS: dict[str, dict[str, str]] = {
     },
     "cost": {"forward_rows": "without a gradient", "gradient_rows": "forward and backward", "seconds": "of wall time"},
     "check": {"*": "what one check of a method found, as checks.jsonl holds it"},
+    "erasure": {
+        "file": "under images/ or maps/: it was erased on request, and records that name it keep its hash",
+        "reason": "why",
+        "by": "who erased it",
+    },
 }
 
 metadata = MetaData()
@@ -150,14 +155,23 @@ version_table = Table(
 HASHED = ("number", "time", "kind", "key", "content", "previous", "hash")  # what a record is; the rest are filters
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def canonical(value: Any) -> str:
     """The one way to write plain JSON values: keys sorted, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: dict[str, Any]) -> str:
     """What a record says of itself and of all before it: SHA-256 in hexadecimal."""
-    own = canonical({"number": number, "time": time, "kind": kind, "key": key, "content": content})
+    return text_chain_hash(previous, number, time, kind, key, canonical(content))
+
+
+def text_chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: str) -> str:
+    """The same of a content that is a canonical text already, which is not made again: `own` is the canonical JSON of all."""
+    key, kind, time = canonical(key), canonical(kind), canonical(time)
+    own = f'{{"content":{content},"key":{key},"kind":{kind},"number":{number},"time":{time}}}'
     return hashlib.sha256((previous + own).encode()).hexdigest()
 
 

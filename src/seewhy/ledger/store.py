@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import Column, Connection, insert, select
+from sqlalchemy import Column, Connection, exists, insert, select
 
 from seewhy import runfolder
 from seewhy.data.images import as_rgb, read_photo
@@ -35,7 +35,7 @@ from seewhy.ledger.schema import (
     stored_content,
     stored_text,
 )
-from seewhy.ledger.sqlite import sqlite_database
+from seewhy.ledger.sqlite import damage, sqlite_database
 
 KEYS_AT_ONCE = 500  # in one question to the database
 ROWS_AT_ONCE = 1000
@@ -143,20 +143,31 @@ class Ledger:
         model: str | None = None,
         method: str | None = None,
         after: int | None = None,
+        newest: int | None = None,
     ) -> Iterator[Record]:
-        """What `read` gives, one by one, in memory that does not grow with the ledger; after: only of higher numbers.
+        """What `read` gives, one by one, in memory that does not grow with the ledger.
 
-        What others append meanwhile comes too.
+        after: only of higher numbers. newest: only so many, the last ones. What others append meanwhile comes too.
         """
         if kind is not None:
             known_name("kind of record", kind, CONTENTS)
         given = {"kind": kind, "image": image, "model": model, "method": method}
         only = {name: stored_text(value) for name, value in given.items() if value is not None}
+        if newest is not None:
+            after = max(after or 0, self._before_newest(newest, only))
         return (_record(row) for row in self._rows(_RECORD, only, after))
 
     def rows(self, *, after: int | None = None) -> Iterator[dict[str, Any]]:
         """Every row as the database holds it, content as the text that it is, filters included: to check it by."""
         return self._rows(list(record_table.c), {}, after)
+
+    def _before_newest(self, n: int, only: Mapping[str, str]) -> int:
+        """The number after which the n newest records begin; 0 where there are no more."""
+        asked = select(record_table.c.number).order_by(record_table.c.number.desc()).offset(n).limit(1)
+        for name, value in only.items():
+            asked = asked.where(record_table.c[name] == value)
+        with self._connection() as connection:
+            return connection.scalar(asked) or 0
 
     def _rows(
         self, columns: Sequence[Column[Any]], only: Mapping[str, str], after: int | None
@@ -173,6 +184,17 @@ class Ledger:
             if len(found) < ROWS_AT_ONCE:
                 return
             page = asked.where(record_table.c.number > found[-1]["number"])
+
+    def names(self, file: str) -> bool:
+        """Whether a record names this file (maps/..., images/...)."""
+        named = record_table.c.content.contains(f'"{file}"', autoescape=True)
+        with self._connection() as connection:
+            return _FILE.fullmatch(file) is not None and bool(connection.scalar(select(exists().where(named))))
+
+    def damage(self) -> str | None:
+        """What the database finds wrong with its own file; None where all is well, and on a server, which sees to it."""
+        with self._connection() as connection:
+            return damage(connection) if connection.dialect.name == "sqlite" else None
 
     # -- files beside it -----------------------------------------------------------------------------------------
 
