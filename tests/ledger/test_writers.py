@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import writers
+from tampering import make_ledger, verify_and_sign_as_nobody
 
 from seewhy.ledger import FIRST, NAME, chain_hash, open_ledger
 
@@ -147,3 +148,17 @@ def test_what_a_killed_run_left_in_a_read_only_folder_is_explained(processes, fo
     folder.chmod(0o555)
     for said in answer(processes, writers.as_nobody, folder, tmp_path / "own"):
         assert "what a killed run left, copy to one" in said
+
+
+def test_what_cannot_be_written_is_verified_and_gets_its_checkpoint_elsewhere(processes, folder):
+    run, own = folder / "run", folder / "own"
+    make_ledger(run, 6)
+    own.mkdir()
+    own.chmod(0o777)
+    run.chmod(0o555)
+    plain, refused, signed = answer(processes, verify_and_sign_as_nobody, run, own)
+    assert (plain.ok, plain.records, signed.ok) == (True, 6, True)
+    assert "cannot write" in refused
+    assert signed.checkpoints[0].key_origin == f"given: {own / 'key.pem'}"
+    assert sorted(path.name for path in run.iterdir()) == ["images", NAME, "maps"]
+    run.chmod(0o755)
