@@ -33,6 +33,9 @@ bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchma
 retrain: $(VENV)/installed-dev ## ROAR and data randomization on CIFAR=FOLDER of photos; resumable; writes docs/benchmarks-roar.md
 	@$(BIN)/python benchmarks/roar.py $(CIFAR)
 
+ledger: $(VENV)/installed-dev ## The ledger under load and its writers killed, in a file and on PostgreSQL; writes docs/benchmarks-ledger.md
+	@$(BIN)/python benchmarks/ledger.py
+
 planted: $(VENV)/installed-bench ## The audit against planted truth, PHOTOS=FOLDERS beside; resumable; writes docs/benchmarks-planted.md (hours)
 	@$(BIN)/python benchmarks/planted.py $(if $(PHOTOS),--photos $(PHOTOS))
 

@@ -11,8 +11,8 @@ from raw_sql import sql
 from sqlalchemy import select
 
 from seewhy.errors import SeewhyError, UsageError
-from seewhy.ledger import CONTENTS, FIRST, NAME, chain_hash, open_ledger
-from seewhy.ledger.schema import metadata, record_table
+from seewhy.ledger import CONTENTS, FIRST, NAME, chain_hash, open_ledger, text_hash
+from seewhy.ledger.schema import canonical, metadata, record_table
 
 SKIP = {"path": "cats/1.png", "reason": "damaged"}
 RAW = np.random.default_rng(0).standard_normal((7, 9)).astype(np.float32)
@@ -81,6 +81,8 @@ def test_every_record_carries_the_hash_of_the_one_before(ledger):
 
 def test_the_hash_stays_what_it_was_in_the_first_release():
     found = chain_hash(FIRST, 1, "2026-01-02T03:04:05.678901+00:00", "skip", "ä", {"b": [1.5, None], "a": "\u20ac"})
+    text = canonical({"b": [1.5, None], "a": "\u20ac"})
+    assert found == text_hash(FIRST, 1, "2026-01-02T03:04:05.678901+00:00", "skip", "ä", text)
     assert found == "df820c69e97b86848f1735da6acf17e1c378af0c236c0ea88ce746822dd79fc4"
 
 
@@ -132,6 +134,12 @@ def test_a_ledger_is_read_one_by_one_over_many_pages(ledger, monkeypatch):
 def test_numbers_of_numpy_become_plain_and_what_is_not_finite_null(ledger):
     given = {"f": np.float32(0.5), "i": np.int64(3), "b": np.bool_(True), "n": [float("nan"), np.float32("inf")]}
     assert ledger.append("effect", "a", given).content == {"f": 0.5, "i": 3, "b": True, "n": [None, None]}
+
+
+def test_names_that_are_numbers_become_texts_before_they_are_sorted(ledger):
+    written = ledger.append("effect", "a", {"by": {10: "ten", 9: "nine", 100: (1, 2)}})
+    assert written.content == {"by": {"9": "nine", "10": "ten", "100": [1, 2]}}
+    assert written.hash == expected_hash(written)
 
 
 @pytest.mark.parametrize(

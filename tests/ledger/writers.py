@@ -2,7 +2,6 @@
 
 import os
 import resource
-from pathlib import Path
 
 import numpy as np
 
@@ -20,17 +19,6 @@ def write(folder, database, name, n, start):
             ledger.append("prediction", f"{name} {i}", {"path": name, "n": i})
             ledger.append_all("skip", [(f"common {i}", {"path": name}), (f"common {i + 1}", {"path": name})])
             ledger.keep(np.full((3, 3), i))
-
-
-def write_until_killed(folder, database, name, acknowledged):
-    """Append without end; every number is noted in a file once append has returned."""
-    with open_ledger(folder, database=database) as ledger, Path(acknowledged).open("ab", buffering=0) as noted:
-        i = len(ledger.keys("prediction"))
-        while True:
-            i += 1
-            array = ledger.keep(np.full((9, 9), i, dtype=np.float32))
-            for record in ledger.append_all("prediction", [(f"{name} {i} {k}", {"map": array}) for k in range(3)]):
-                noted.write(f"{record.number} {record.hash}\n".encode())
 
 
 def write_on_a_full_disk(folder, pipe):

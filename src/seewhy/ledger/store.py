@@ -29,11 +29,11 @@ from seewhy.ledger.schema import (
     CONTENTS,
     FIRST,
     HASHED,
-    chain_hash,
     lifted,
     record_table,
     stored_content,
     stored_text,
+    text_hash,
 )
 
 KEYS_AT_ONCE = 500  # in one question to the database
@@ -300,10 +300,10 @@ def _chained(connection: Connection, kind: str, given: Mapping[str, str]) -> lis
     number, previous = (0, FIRST) if last is None else (last.number, last.hash)
     rows: list[dict[str, Any]] = []
     for key, text in given.items():
-        number, now, content = number + 1, _now(), json.loads(text)
-        digest = chain_hash(previous, number, now, kind, key, content)
+        number, now = number + 1, _now()
+        digest = text_hash(previous, number, now, kind, key, text)
         row = {"number": number, "time": now, "kind": kind, "key": key, "content": text}
-        rows.append({**row, "previous": previous, "hash": digest, **lifted(content)})
+        rows.append({**row, "previous": previous, "hash": digest, **lifted(json.loads(text))})
         previous = digest
     return rows
 
