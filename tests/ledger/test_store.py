@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -281,11 +282,18 @@ def test_no_question_reads_the_whole_ledger(in_file, columns, condition, index):
 
 
 def test_every_column_and_every_kind_says_what_it_holds():
-    assert all(column.comment for table in metadata.tables.values() for column in table.columns)
+    assert all(table.comment and column.comment for table in metadata.tables.values() for column in table.columns)
+    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text("utf-8")
+    assert [column.name for column in record_table.columns if f"`{column.name}`" not in page] == []
     assert all(CONTENTS[kind] and all(CONTENTS[kind].values()) for kind in CONTENTS)
 
 
 # -- opening -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_says_what_its_columns_hold(on_server):
+    asked = "SELECT count(*) FROM pg_description WHERE objoid = 'record'::regclass"
+    assert sql(on_server, asked) == [(len(record_table.columns) + 1,)]
 
 
 def test_a_folder_without_a_ledger_is_not_read(tmp_path):
