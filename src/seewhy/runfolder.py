@@ -3,7 +3,7 @@
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
-ledger.sqlite everything that an audit measured: seewhy.ledger   (append only)
+ledger.sqlite everything that an audit measured: seewhy.ledger   (append only); or ledger.json, which says on which server
 findings.json what an audit found, and its verdict               (replaced as a whole)
 findings/     a folder per confirmed finding: its images, boxes and scores
 seewhy.toml   the policy that the verdict was judged by
@@ -31,6 +31,7 @@ from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
 LEDGER = "ledger.sqlite"
+LEDGER_ON_SERVER = "ledger.json"  # in its place: which ledger of a team's server is this run's
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
@@ -39,6 +40,7 @@ OWN = (
     "rows.jsonl",
     "checks.jsonl",
     *_LEDGER,
+    LEDGER_ON_SERVER,
     *_AUDIT,
     "maps",
     "images",

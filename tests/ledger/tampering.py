@@ -16,10 +16,10 @@ NOBODY = 65534
 COLUMNS = ("number", "time", "kind", "key", "content", "previous", "hash", "image", "model", "method")
 
 
-def make_ledger(folder, records=6):
+def make_ledger(folder, records=6, database=None):
     """Predictions and explanations with a map each, the first one with a picture too; the names of the files."""
     names = []
-    with open_ledger(folder) as ledger:
+    with open_ledger(folder, database=database) as ledger:
         ledger.append("run", "run", {"model": "net", "model_sha256": "m", "note": 'say "maps/x"'})
         picture = ledger.keep_picture(Image.new("RGB", (8, 8), "red"))
         for i in range(records - 1):

@@ -6,10 +6,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from raw_sql import sql
 from tampering import Tampered, make_ledger
 
 from seewhy.errors import MissingExtraError, UsageError
-from seewhy.ledger import make_key, open_ledger, sign, verify
+from seewhy.ledger import erase, make_key, open_ledger, sign, verify
 from seewhy.ledger.keys import VARIABLE, default_key
 
 RECORDS = 6
@@ -136,6 +137,26 @@ def test_a_cut_off_tail_is_caught_against_a_checkpoint(run, key, tmp_path):
     assert verify(tampered.folder).ok
     found = verify(tampered.folder, checkpoints=[tmp_path / "copy.json"])
     assert "when there were 6 records, and there are 4: the newest were cut off" in found.problems[0].sentence
+
+
+def test_a_ledger_on_a_server_is_signed_erased_from_and_verified(server, key, tmp_path):
+    run = tmp_path / "on the server"
+    names = make_ledger(run, RECORDS, server)
+    sign(run, key)
+    erase(run, names[0], reason="asked", by="me")
+    found = verify(run, key=key)
+    assert (found.ok, found.records, found.files, len(found.erased)) == (True, RECORDS + 1, 6, 1)
+    with pytest.raises(UsageError, match="is a run folder"):
+        make_key(run / "key.pem")
+    with open_ledger(run) as ledger:
+        sql(ledger, "ALTER TABLE record DISABLE TRIGGER ALL")
+        sql(ledger, "UPDATE record SET image = 'other.png' WHERE number = 3")
+        sql(ledger, "DELETE FROM record WHERE number > 4")
+    assert [(one.number, one.file) for one in verify(run, key=key).problems] == [
+        (2, names[0]),  # the record of its erasure was cut off
+        (3, None),
+        (RECORDS, "checkpoints/6.json"),
+    ]
 
 
 @pytest.mark.parametrize("field", ["number", "hash", "time", "public_key", "signature"])

@@ -4,7 +4,7 @@ from seewhy.ledger.checkpoint import Checkpoint
 from seewhy.ledger.erasure import erase
 from seewhy.ledger.keys import TrustedKey, make_key
 from seewhy.ledger.record import explanation_key, explanation_record
-from seewhy.ledger.schema import CONTENTS, FIRST, NAME, SCHEMA, chain_hash
+from seewhy.ledger.schema import CONTENTS, FIRST, NAME, SCHEMA, chain_hash, text_hash
 from seewhy.ledger.signing import sign
 from seewhy.ledger.store import Ledger, Record, open_ledger
 from seewhy.ledger.verify import CheckedCheckpoint, Erased, Problem, Verification, verify
@@ -29,5 +29,6 @@ __all__ = [
     "make_key",
     "open_ledger",
     "sign",
+    "text_hash",
     "verify",
 ]

@@ -1,8 +1,10 @@
 """What every kind of database gives the ledger; how each one does it is in the room of its name."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
@@ -34,3 +36,17 @@ class Database:
                 yield connection
         except DBAPIError as error:
             raise SeewhyError(f"{self.where}: {self.in_words(error)}") from error
+
+
+def synchronize(path: Path) -> None:
+    """Have a file, or the names in a folder, on disk."""
+    if path.is_dir() and os.name == "nt":  # Windows opens no folder, and needs none opened
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise SeewhyError(f"cannot write {path}: {error.strerror}. What was written before it is kept.") from error

@@ -151,7 +151,7 @@ def _content(file: Path) -> bytes:
 
 def _refuse_inside_a_run(path: Path) -> None:
     for folder in path.resolve().parents:
-        if any((folder / name).exists() for name in (runfolder.LEDGER, "run.json")):
+        if any((folder / name).exists() for name in (runfolder.LEDGER, runfolder.LEDGER_ON_SERVER, "run.json")):
             raise UsageError(
                 f"{folder} is a run folder: a private key in it would protect it from nobody. Choose another folder."
             )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from sqlalchemy import Connection, func, insert, inspect, select
+from sqlalchemy.schema import CreateSchema
 
 from seewhy.errors import SeewhyError, UsageError
 from seewhy.ledger.database import Database
@@ -25,6 +26,8 @@ def make_or_migrate(connection: Connection, database: Database) -> None:
     database.begin(connection)
     version = _version(connection, database)  # another process may have been faster
     if version is None:
+        if database.namespace is not None and not inspect(connection).has_schema(database.namespace):
+            connection.execute(CreateSchema(database.namespace))
         metadata.create_all(connection)
         database.guard(connection)
         _note_version(connection, SCHEMA)

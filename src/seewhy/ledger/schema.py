@@ -165,14 +165,13 @@ def canonical(value: Any) -> str:
 
 def chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: dict[str, Any]) -> str:
     """What a record says of itself and of all before it: SHA-256 in hexadecimal."""
-    return text_chain_hash(previous, number, time, kind, key, canonical(content))
+    return text_hash(previous, number, time, kind, key, canonical(content))
 
 
-def text_chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: str) -> str:
-    """The same of a content that is a canonical text already, which is not made again: `own` is the canonical JSON of all."""
-    key, kind, time = canonical(key), canonical(kind), canonical(time)
-    own = f'{{"content":{content},"key":{key},"kind":{kind},"number":{number},"time":{time}}}'
-    return hashlib.sha256((previous + own).encode()).hexdigest()
+def text_hash(previous: str, number: int, time: str, kind: str, key: str, text: str) -> str:
+    """chain_hash of a content that is canonical JSON already: without writing it once more."""
+    rest = canonical({"key": key, "kind": kind, "number": number, "time": time})
+    return hashlib.sha256(f'{previous}{{"content":{text},{rest[1:]}'.encode()).hexdigest()
 
 
 def stored_content(kind: str, key: str, content: object) -> str:
@@ -189,13 +188,13 @@ def stored_content(kind: str, key: str, content: object) -> str:
     try:
         if not isinstance(content, dict):
             raise TypeError(f"it is a {type(content).__name__}")  # noqa: TRY301  # one message for both
-        json.dumps(content, default=number)
+        given = json.dumps(content, default=number)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"the content of {kind} {key!r} must be a dict of plain JSON values; {error}. Tensors and arrays: "
             "ledger.keep(array) gives a name to write instead."
         ) from error
-    return canonical(runfolder.plain(content))
+    return canonical(json.loads(given, parse_constant=lambda _: None))  # read again, so that every name is a text
 
 
 def stored_text(text: str) -> str:

@@ -22,20 +22,20 @@ from sqlalchemy import Column, Connection, exists, insert, select
 from seewhy import runfolder
 from seewhy.data.images import as_rgb, read_photo
 from seewhy.errors import SeewhyError, UsageError, known_name
-from seewhy.ledger.database import Database
+from seewhy.ledger.database import Database, synchronize
 from seewhy.ledger.migrations import check_version, make_or_migrate
+from seewhy.ledger.place import find_database
 from seewhy.ledger.schema import (
     CONTENTS,
     FIRST,
     HASHED,
-    NAME,
-    chain_hash,
     lifted,
     record_table,
     stored_content,
     stored_text,
+    text_hash,
 )
-from seewhy.ledger.sqlite import damage, sqlite_database
+from seewhy.ledger.sqlite import damage
 
 KEYS_AT_ONCE = 500  # in one question to the database
 ROWS_AT_ONCE = 1000
@@ -63,7 +63,7 @@ class Ledger:
 
     def __init__(self, folder: Path, path: Path, database: Database, read_only: bool) -> None:
         self.folder = folder
-        self.path = path
+        self.path = path  # ledger.sqlite, or ledger.json, which names the server
         self.read_only = read_only
         self._database = database
         self._process = os.getpid()
@@ -261,7 +261,7 @@ class Ledger:
             return name
         runfolder.write_file(self.folder / name, content)
         for path in (self.folder / name, self.folder / place):
-            _synchronize(path)
+            synchronize(path)
         return name
 
     # -- the file itself -----------------------------------------------------------------------------------------
@@ -278,31 +278,30 @@ class Ledger:
             raise UsageError(f"{self.path} was opened to be read only: open_ledger({str(self.folder)!r}) writes.")
 
 
-def open_ledger(folder: str | Path, *, read_only: bool = False) -> Ledger:
+def open_ledger(folder: str | Path, *, database: str | None = None, read_only: bool = False) -> Ledger:
     """The ledger of a run folder, made where there is none. Use it in a `with`; every process opens its own.
 
-    read_only: for reports; it works in a folder that cannot be written. UsageError where there is no ledger then, or one of
-    a newer seewhy; SeewhyError where the folder cannot be written.
+    database: postgresql://user@host/database of a team's server, for a new ledger; None: the one in the environment variable
+    SEEWHY_LEDGER, without it a file in the folder. Afterwards the folder knows. Arrays and pictures lie in the folder.
+    read_only: for reports; it works in a folder that cannot be written. UsageError where there is no ledger then, one of
+    another schema, or one elsewhere than in `database`; SeewhyError where the folder or the server cannot be written.
     """
     root = Path(folder)
-    path = root / NAME
-    if read_only and not path.is_file():
-        raise UsageError(f"{root} holds no ledger: there is no {NAME} in it.")
     if not read_only:
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SeewhyError(f"cannot make {root}: {error.strerror}. Choose another folder.") from error
-    database = sqlite_database(path, read_only=read_only)
+    path, found = find_database(root, database=database, read_only=read_only)
     try:
-        with database.connection() as connection:
+        with found.connection() as connection:
             if not read_only:
-                make_or_migrate(connection, database)
-            check_version(connection, database)
+                make_or_migrate(connection, found)
+            check_version(connection, found)
     except BaseException:
-        database.engine.dispose()
+        found.engine.dispose()
         raise
-    return Ledger(root, path, database, read_only)
+    return Ledger(root, path, found, read_only)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------
@@ -324,10 +323,10 @@ def _chained(connection: Connection, kind: str, given: Mapping[str, str]) -> lis
     number, previous = (0, FIRST) if last is None else (last.number, last.hash)
     rows: list[dict[str, Any]] = []
     for key, text in given.items():
-        number, now, content = number + 1, _now(), json.loads(text)
-        digest = chain_hash(previous, number, now, kind, key, content)
+        number, now = number + 1, _now()
+        digest = text_hash(previous, number, now, kind, key, text)
         row = {"number": number, "time": now, "kind": kind, "key": key, "content": text}
-        rows.append({**row, "previous": previous, "hash": digest, **lifted(content)})
+        rows.append({**row, "previous": previous, "hash": digest, **lifted(json.loads(text))})
         previous = digest
     return rows
 
@@ -345,17 +344,3 @@ def _stored_key(kind: str, key: object) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _synchronize(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folder, and needs none opened
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise SeewhyError(f"cannot write {path}: {error.strerror}. What was written before it is kept.") from error

@@ -13,7 +13,7 @@ from typing import Any
 from seewhy.errors import SeewhyError, UsageError
 from seewhy.ledger.checkpoint import FOLDER, Checkpoint, read_checkpoint
 from seewhy.ledger.keys import TrustedKey, trusted_keys
-from seewhy.ledger.schema import CONTENTS, FIRST, canonical, lifted, text_chain_hash
+from seewhy.ledger.schema import CONTENTS, FIRST, canonical, lifted, text_hash
 from seewhy.ledger.store import Ledger, open_ledger
 
 LISTED = 100  # problems and unrecorded files that are named; all are counted
@@ -173,7 +173,7 @@ def _wrong_with(row: Mapping[str, Any], before: int, previous: str) -> str | Non
     content = _content(text)
     if content is None:
         return "its content is not what a ledger writes (a JSON object in canonical form)."
-    digest = text_chain_hash(previous, number, row["time"], kind, row["key"], text)
+    digest = text_hash(previous, number, row["time"], kind, row["key"], text)
     if row["hash"] != digest:
         return f"it was changed after it was written: its hash is recorded as {row['hash']} and comes out as {digest}."
     for name, value in lifted(content).items():
