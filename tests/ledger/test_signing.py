@@ -219,6 +219,11 @@ def test_what_is_no_checkpoint_is_a_problem_that_is_named(run, key, content, sai
     assert said in found.problems[0].sentence
 
 
+def test_a_folder_in_the_place_of_a_checkpoint_is_a_problem(run):
+    (run / "checkpoints" / "1.json").mkdir(parents=True)
+    assert verify(run).problems[0].sentence == "it is no file."
+
+
 def test_a_checkpoint_that_is_not_there_is_an_error(run):
     with pytest.raises(UsageError, match="there is no checkpoint file"):
         verify(run, checkpoints=["nowhere.json"])

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import sqlite3
 from contextlib import suppress
@@ -253,12 +254,12 @@ def test_a_file_that_is_missing_is_named_with_the_record_that_names_it(original,
     (tmp_path / "run" / names[5]).unlink()
     (tmp_path / "run" / names[3]).unlink()
     (tmp_path / "run" / names[4]).unlink()
-    (tmp_path / "run" / names[4]).mkdir()
+    os.mkfifo(tmp_path / "run" / names[4])  # which nobody writes: reading it would wait for ever
     problems = verify(tmp_path / "run").problems
     assert [(one.number, one.file) for one in problems] == [(n, names[n]) for n in (3, 4, 5)]
-    assert [one.sentence.split(" (")[0] for one in problems] == [
+    assert [one.sentence for one in problems] == [
         "it is missing.",
-        "it cannot be read",
+        "it is no file.",
         "it is missing.",
     ]
 

@@ -59,6 +59,8 @@ def make_checkpoint(number: int, digest: str, key: "Ed25519PrivateKey") -> Check
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint in a file, its signature not yet looked at; SeewhyError, in a sentence, for what is none."""
+    if not path.is_file():
+        raise SeewhyError("it is no file.")
     try:
         with path.open("rb") as file:
             content = file.read(_LARGEST + 1)

@@ -209,12 +209,16 @@ def _is_time(text: str) -> bool:
 
 
 def _check_file(folder: Path, name: str, digest: str, number: int, walk: _Walk) -> None:
-    try:
-        with (folder / name).open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    path = folder / name
+    if not path.exists():
         walk.missing[name] = number  # a later record may say that it was erased
         return
+    if not path.is_file():  # a pipe or a device would be read for ever
+        walk.fault(number, name, "it is no file.")
+        return
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         walk.fault(number, name, f"it cannot be read ({error.strerror}).")
         return

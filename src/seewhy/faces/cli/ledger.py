@@ -215,12 +215,13 @@ def erase(
     """Erase pictures or maps on request: the files go, their hashes stay, and a record says who and why."""
     import seewhy.ledger
 
-    records = [seewhy.ledger.erase(run, name, reason=reason, by=by) for name in files]
+    records = []
+    for name in files:
+        records.append(seewhy.ledger.erase(run, name, reason=reason, by=by))
+        if not as_json:
+            result(f"erased: {name} (record {records[-1].number})")
     if as_json:
         result_json([asdict(one) for one in records])
-        return
-    for one in records:
-        result(f"erased: {one.key} (record {one.number})")
     say(
         "pages, PDFs and copies made earlier (findings/, pictures/, photos/) still show what they showed: see to them too."
     )
