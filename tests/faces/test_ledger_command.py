@@ -132,10 +132,12 @@ def test_erase_is_said_by_verify(seewhy, names, tmp_path):
     code, out, _ = seewhy("ledger", "verify", "run")
     assert code == 0
     assert f"erased on request: {names[-1]}, on 2" in out
-    assert "by Dr. A: the patient asked." in out
+    assert "by Dr. A: the patient asked\n" in out
+    assert "6 files (2 of them erased on request)" in out
     assert "not recorded: 1 file(s)" in out
     (tmp_path / "run" / names[0]).write_bytes(b"")
-    assert seewhy("ledger", "verify", "run")[0] == 1
+    code, out, _ = seewhy("ledger", "verify", "run")
+    assert (code, "the patient asked (it is there all the same: erase it again)" in out) == (1, True)
     assert len(json.loads(seewhy("ledger", "erase", "run", names[0], *given, "--json")[1])) == 1
 
 

@@ -119,7 +119,8 @@ def verify(
 
 
 def _print(found: "Verification") -> None:
-    counted = f"{found.records:,} records and {found.files:,} files"
+    erased = f" ({len(found.erased):,} of them erased on request)" if found.erased else ""
+    counted = f"{found.records:,} records and {found.files:,} files{erased}"
     if found.ok:
         result(f"ok: {counted} are as they were written. The last hash is {found.last_hash}")
     else:
@@ -128,14 +129,14 @@ def _print(found: "Verification") -> None:
         where = [] if problem.number is None else [f"record {problem.number}"]
         result(f"  {', '.join([*where, *([problem.file] if problem.file else [])])}: {problem.sentence}")
     _more(found.problems_in_all)
-    for one in found.checkpoints:
-        if one.checkpoint is not None and one.problem is None:
-            result(_held(one, one.checkpoint, found.records))
+    for held in found.checkpoints:
+        if held.checkpoint is not None and held.problem is None:
+            result(_held(held, held.checkpoint, found.records))
     if not found.checkpoints:
         result("no signed checkpoint: a chain that was written anew, or cut off at its end, would not show.")
-    for erased in found.erased[:LINES]:
-        back = " BUT IT IS THERE: erase it again." if erased.back else ""
-        result(f"erased on request: {erased.file}, on {erased.time[:19]}, by {erased.by}: {erased.reason}.{back}")
+    for one in found.erased[:LINES]:
+        back = " (it is there all the same: erase it again)" if one.back else ""
+        result(f"erased on request: {one.file}, on {one.time[:19]}, by {one.by}: {one.reason}{back}")
     _more(len(found.erased))
     if found.unrecorded_in_all:
         result(
