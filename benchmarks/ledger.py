@@ -73,20 +73,27 @@ def single(ledger: Ledger, start: int) -> float:
     )
 
 
+def first_and_last(batches: list[float]) -> str:
+    """Medians of the first and the last tenth: whether appending stays flat."""
+    tenth = max(1, len(batches) // 10)
+    first, last = (statistics.median(part) for part in (batches[:tenth], batches[-tenth:]))
+    return f"{first:.3f}; {last:.3f} ms a record"
+
+
 def load(folder: Path, database: str | None, records: int) -> dict[str, str]:
     """One column of the table."""
     found: dict[str, str] = {}
     with open_ledger(folder, database=database) as ledger:
         first_single = single(ledger, 0)
-        batches = [
-            milliseconds(functools.partial(ledger.append_all, "explanation", rows(start, BATCH))) / BATCH
-            for start in range(SINGLE, records - SINGLE, BATCH)
-        ]
+        batches, computed = [], []
+        for start in range(SINGLE, records - SINGLE, BATCH):
+            given, begun = rows(start, BATCH), time.process_time()
+            batches.append(milliseconds(functools.partial(ledger.append_all, "explanation", given)) / BATCH)
+            computed.append(1000 * (time.process_time() - begun) / BATCH)
         last_single = single(ledger, records - SINGLE)
-        tenth = max(1, len(batches) // 10)
-        first, last = (statistics.median(part) for part in (batches[:tenth], batches[-tenth:]))
         found["append, one a call: first 1,000; last 1,000"] = f"{first_single:.2f}; {last_single:.2f} ms a record"
-        found["append_all, 1,000 a call: first tenth; last tenth"] = f"{first:.3f}; {last:.3f} ms a record"
+        found["append_all, 1,000 a call: first tenth; last tenth"] = first_and_last(batches)
+        found["of that, CPU time of the process"] = first_and_last(computed)
         found |= asked(ledger, records)
     with open_ledger(folder, read_only=True) as ledger:  # what was in the journal is in the file now
         found["on disk"] = f"{size(ledger) / 1e6:.0f} MB, {size(ledger) / records:,.0f} bytes a record"
@@ -157,7 +164,15 @@ def server() -> Iterator[str]:
         yield running.get_uri()
 
 
-def page(columns: dict[str, dict[str, str]], records: int) -> str:
+def alone(load_average: float) -> str:
+    """What else the machine did meanwhile, which wall times cannot be read without."""
+    busy = load_average > (os.cpu_count() or 1)
+    return f"; load average {load_average:.1f}" + (
+        ": others worked on this machine, alone it is faster" if busy else ""
+    )
+
+
+def page(columns: dict[str, dict[str, str]], records: int, load_average: float) -> str:
     """The document, with n and machine."""
     where = machine(torch.device("cpu"))
     names = list(columns)
@@ -169,7 +184,7 @@ def page(columns: dict[str, dict[str, str]], records: int) -> str:
         f"{where['cpu']}, {os.cpu_count()} cores, {os.uname().sysname}; the server on the same machine, by a socket).",
         f"{records:,} records as a real explanation leaves them ({len(canonical(template())):,} characters each) in one",
         f"ledger, one process; medians of {SINGLE:,} single appends and of {ASKED} questions; every commit is on disk when",
-        "`append` returns.",
+        f"`append` returns. Wall time{alone(load_average)}.",
         "",
         f"| | {' | '.join(names)} |",
         f"|---|{'---|' * len(names)}",
@@ -196,7 +211,7 @@ def main() -> None:
             columns[name] = load(Path(folder) / name, database, given.records)
             columns[name] |= crash(Path(folder) / f"{name} killed", database, given.moments)
             print(name, *(f"{row}: {value}" for row, value in columns[name].items()), sep="\n  ", flush=True)
-    text = page(columns, given.records)
+    text = page(columns, given.records, os.getloadavg()[2])
     if (given.records, given.moments) == (parser.get_default("records"), parser.get_default("moments")):
         PAGE.write_text(text, "utf-8")
 

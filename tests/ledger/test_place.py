@@ -195,6 +195,28 @@ def test_a_server_that_goes_away_in_the_middle_says_what_is_kept(tmp_path, serve
         assert ledger.keys("skip") == {"a"}
 
 
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        ("53100", r"the server's disk is full \(odd\). Every acknowledged record is kept; free some space"),
+        ("57P03", r"cannot be reached, or the connection was lost \(odd\)"),
+        ("XX000", r"ledger \w+: odd\.$"),
+    ],
+)
+def test_what_a_server_says_is_put_into_words(tmp_path, server, state, said):
+    with open_ledger(tmp_path, database=server) as ledger:  # noqa: SIM117  # the error leaves the inner one
+        with pytest.raises(SeewhyError, match=said), ledger._connection() as connection:
+            connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '{state}'; END $$")
+
+
+def test_who_opened_a_ledger_to_read_it_cannot_write_it_past_seewhy_either(tmp_path, server):
+    open_ledger(tmp_path, database=server).close()
+    with open_ledger(tmp_path, read_only=True) as reader:  # noqa: SIM117
+        with pytest.raises(SeewhyError, match=r"read-only transaction.*is this a standby"):
+            with reader._connection() as connection:
+                connection.exec_driver_sql(f"DELETE FROM {reader._database.namespace}.record")
+
+
 def test_a_server_that_another_writer_keeps_locked_is_not_waited_for_without_end(tmp_path, server, monkeypatch):
     monkeypatch.setattr(postgres, "_PATIENCE", text("SELECT set_config('lock_timeout', '50ms', true)"))
     with open_ledger(tmp_path, database=server) as ledger, open_ledger(tmp_path) as other:
