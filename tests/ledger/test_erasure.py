@@ -2,7 +2,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from tampering import make_ledger
+from tampering import Tampered, make_ledger
 
 from seewhy.errors import SeewhyError, UsageError
 from seewhy.ledger import NAME, erase, open_ledger, verify
@@ -94,3 +94,14 @@ def test_a_file_that_cannot_be_removed_is_an_error_and_erased_the_next_time(run,
     (run / names[0]).rmdir()
     erase(run, names[0], reason="asked", by="me")
     assert verify(run).ok
+
+
+@pytest.mark.parametrize("content", ['{"by":"me","file":"%s","reason":"asked"}', "{%s", "[]"])
+def test_an_erasure_that_was_itself_changed_excuses_no_missing_file(run, names, tmp_path, content):
+    erase(run, names[0], reason="asked", by="me")
+    (run / names[1]).unlink()
+    tampered = Tampered(run, tmp_path / "tampered")
+    tampered.set_field(7, "content", content.replace("%s", names[1]).encode())
+    found = verify(tampered.folder)
+    assert [(one.number, one.file) for one in found.problems] == [(2, names[0]), (3, names[1]), (7, None)]
+    assert found.erased == ()

@@ -184,6 +184,12 @@ def test_what_no_ledger_writes_is_named_also_where_every_hash_holds(tampered, co
     ] == [(3, said)]
 
 
+def test_hashes_that_are_no_text_break_nothing(tampered):
+    tampered.set_field(3, "hash", b"\xff" * 64)
+    tampered.set_field(4, "previous", b"\xff" * 64)
+    assert [one.number for one in verify(tampered.folder).problems] == [3, 4]
+
+
 def test_the_first_of_many_is_named_and_all_are_counted(tampered):
     tampered.set_field(2, "method", "occlusion")
     tampered.set_field(5, "key", "another")
