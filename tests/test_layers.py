@@ -85,7 +85,17 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
-    "ledger": [["schema"], ["record", "store"]],
+    "ledger": [
+        ["schema"],
+        ["database"],
+        ["migrations", "sqlite", "postgres"],
+        ["place"],
+        ["record", "store"],
+        ["keys"],
+        ["checkpoint"],
+        ["verify", "erasure"],
+        ["signing"],
+    ],
     "audit": [
         ["candidate", "association", "patterns", "selection", "stream", "policy", "output"],
         ["marks", "sightings", "exchange", "confirm", "gate", "junit"],

@@ -3,7 +3,7 @@
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
-ledger.sqlite everything that an audit measured: seewhy.ledger   (append only)
+ledger.sqlite everything that an audit measured: seewhy.ledger   (append only); or ledger.json, which says on which server
 findings.json what an audit found, and its verdict               (replaced as a whole)
 findings/     a folder per confirmed finding: its images, boxes and scores
 seewhy.toml   the policy that the verdict was judged by
@@ -11,6 +11,7 @@ maps/         raw maps, float32 .npy, of a ledger .npz, named by their content (
 images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly; a ledger's pictures
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
+checkpoints/  signed: the number and hash of the ledger's newest record, each in a file that is never written again
 index.html    the page; report.pdf: the same of an audit, for signature
 """
 
@@ -30,6 +31,7 @@ from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
 LEDGER = "ledger.sqlite"
+LEDGER_ON_SERVER = "ledger.json"  # in its place: which ledger of a team's server is this run's
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
@@ -38,11 +40,13 @@ OWN = (
     "rows.jsonl",
     "checks.jsonl",
     *_LEDGER,
+    LEDGER_ON_SERVER,
     *_AUDIT,
     "maps",
     "images",
     "pictures",
     "photos",
+    "checkpoints",
     *_PAGES,
 )
 Record = dict[str, Any]
