@@ -85,7 +85,7 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
-    "ledger": [["schema"], ["record", "store"]],
+    "ledger": [["schema"], ["store"], ["record"], ["replay"]],
     "audit": [
         ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
         ["marks", "confirm", "review", "gate", "junit"],
