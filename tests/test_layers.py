@@ -85,7 +85,7 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
-    "ledger": [["schema"], ["store"], ["record"], ["replay"]],
+    "ledger": [["schema"], ["store"], ["record", "again", "changes"], ["replay"]],
     "audit": [
         ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
         ["marks", "confirm", "review", "gate", "junit"],

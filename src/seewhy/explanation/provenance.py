@@ -67,7 +67,9 @@ def network_of(model: VisionModel) -> dict[str, Any]:
     """How the network was loaded, and how it wants its pixels, as plain JSON values: what it takes to have it again."""
     named = ("mean", "std", "size", "crop", "interpolation", "framing", "padding")
     pixels = {name: getattr(model, name) for name in named}
-    own = None if model.preprocess is None else getattr(model.preprocess, "__qualname__", type(model.preprocess).__name__)
+    own = (
+        None if model.preprocess is None else getattr(model.preprocess, "__qualname__", type(model.preprocess).__name__)
+    )
     found: dict[str, Any] = runfolder.plain({"loaded": model.loaded, **pixels, "preprocess": own})
     return found
 

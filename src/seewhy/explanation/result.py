@@ -244,7 +244,7 @@ class Explanation:
         x: NDArray[np.float32] = self.images[n].detach().cpu().numpy()
         if photo is None or len(x) not in (1, 3):
             return x
-        return None if np.abs(_from_picture(photo, len(x)) - x).max() < EIGHT_BIT else x
+        return None if np.abs(pixels_of_picture(photo, len(x)) - x).max() < EIGHT_BIT else x
 
     def _cells(self, i: int) -> draw.FloatMap:
         cells: draw.FloatMap = self.raw[i].detach().cpu().numpy()
@@ -335,10 +335,11 @@ def _pixels(folder: str | Path, record: runfolder.Record, photo: draw.RGB | None
     name = record["image"]["array"]
     if name is not None or photo is None:
         return runfolder.read_array(folder, name)
-    return _from_picture(photo, record["image"]["shape"][0])
+    return pixels_of_picture(photo, record["image"]["shape"][0])
 
 
-def _from_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
+def pixels_of_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
+    """What the model was shown (channels, H, W) in [0, 1], from the picture of it that was kept."""
     return np.moveaxis(photo, 2, 0)[:channels].astype(np.float32) / np.float32(255)
 
 

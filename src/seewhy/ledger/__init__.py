@@ -1,6 +1,7 @@
 """The record of everything that was measured: append-only, each record carrying the hash of the one before."""
 
-from seewhy.ledger.record import common_folder, explanation_key, explanation_record
+from seewhy.ledger.record import common_folder, explanation_key, explanation_record, relative_path
+from seewhy.ledger.replay import Replay, recorded_model, replay
 from seewhy.ledger.schema import CONTENTS, FIRST, NAME, SCHEMA, chain_hash
 from seewhy.ledger.store import Ledger, Record, open_ledger
 
@@ -11,9 +12,13 @@ __all__ = [
     "SCHEMA",
     "Ledger",
     "Record",
+    "Replay",
     "chain_hash",
     "common_folder",
     "explanation_key",
     "explanation_record",
     "open_ledger",
+    "recorded_model",
+    "relative_path",
+    "replay",
 ]

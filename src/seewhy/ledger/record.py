@@ -97,7 +97,7 @@ def explanation_record(
         )
     chosen = {name: row["parameters"][name] for name in CHOSEN if name in row["parameters"]}
     content = {
-        "image": _relative(image["name"], root),
+        "image": relative_path(image["name"], root),
         "image_sha256": image["sha256"],
         **{name: image[name] for name in ("pixels_sha256", "shape", "geometry", "notes")},
         **{name: provenance[name] for name in ("model", "model_sha256", "weights", "task", "seed")},
@@ -120,7 +120,7 @@ def explanation_record(
     return found
 
 
-def _relative(name: str, root: str | Path | None) -> str:
+def relative_path(name: str, root: str | Path | None) -> str:
     """A path relative to the data root, with forward slashes; what is no absolute path is taken as it stands."""
     if root is None or not Path(name).is_absolute():
         return name
