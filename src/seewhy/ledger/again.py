@@ -63,7 +63,8 @@ def _kept(ledger: Ledger, said: Mapping[str, Any]) -> Tensor | None:
         return torch.from_numpy(ledger.array(names["array"]).copy())[None]
     if names.get("picture"):
         with Image.open(BytesIO(ledger.file(names["picture"]))) as picture:
-            x = torch.from_numpy(pixels_of_picture(np.asarray(picture.convert("RGB")), said["shape"][0]))[None]
+            values = pixels_of_picture(np.asarray(picture.convert("RGB")), said["shape"][0])
+        x = torch.from_numpy(np.ascontiguousarray(values))[None]  # another layout would change the last digits
         return x if sha256(x[0]) == said["pixels_sha256"] else None
     return None
 

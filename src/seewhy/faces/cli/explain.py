@@ -65,6 +65,7 @@ def explain(
     given = options.parameters(param)
     infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
+    root = _data_root(root, paths)
     pixels = options.pixels(mean, std, size, crop, framing)
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
     network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
@@ -75,7 +76,7 @@ def explain(
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out, on_photo, _data_root(root, paths))
+    work = Work(network, infos, target, layer, seed, given, out, on_photo, root)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
