@@ -193,8 +193,34 @@ def test_on_another_machine_the_last_digits_may_differ_and_the_rest_may_not(run,
     assert found.difference["rank_correlation"] > 0.9
     found = replay(run, far, model=tiny_cnn(), root=photo.parent)
     assert (found.verdict, found.ok) == ("different", False)
-    assert "more than the 1e-05 allowed" in found.sentence
+    assert "more than 1.0e-05, as far as rounding alone moves it here (19 runs)" in found.sentence
     assert replay(run, far, model=tiny_cnn(), root=photo.parent, tolerance=1e-4).verdict == "within tolerance"
+
+
+class Kinked(torch.nn.Module):
+    """Its gradient jumps from 1 to 2 at a pixel where the second channel is exactly twice the first."""
+
+    def forward(self, x):
+        said = (torch.relu(2 * x[:, 0] - x[:, 1]) + x[:, 2]).flatten(1).sum(1)
+        return torch.stack([said, 0 * said], 1)
+
+
+def test_where_rounding_alone_moves_the_map_more_that_much_is_allowed_elsewhere(tmp_path):
+    x = torch.full((1, 3, 8, 8), 0.25)
+    x[:, 1, :, :6] = 0.5  # at the kink; the rest is far from it
+    sw.explain(sw.wrap(Kinked()), x, "gradient", target=0).save(tmp_path)
+    raw = map_of(tmp_path)
+    assert set(np.unique(raw)) == {1, 2}
+    flipped, wrong = raw.copy(), raw.copy()
+    flipped[0, 0], wrong[0, 0] = 2, 4
+    flipped, wrong, same = (rewritten(tmp_path, another_machine, other) for other in (flipped, wrong, raw))
+    found = replay(tmp_path, flipped, model=sw.wrap(Kinked()))
+    assert (found.verdict, found.tolerance, found.roundings) == ("within tolerance", 0.5, 1)
+    assert "as far as rounding alone moves it" in found.sentence
+    found = replay(tmp_path, wrong, model=sw.wrap(Kinked()))
+    assert (found.verdict, found.tolerance, found.roundings) == ("different", 0.25, 19)  # of 4, its largest
+    assert replay(tmp_path, same, model=sw.wrap(Kinked())).roundings == 0
+    assert replay(tmp_path, flipped, model=sw.wrap(Kinked()), tolerance=1e-3).verdict == "different"
 
 
 def test_on_the_same_machine_nothing_may_differ(run, photo):
