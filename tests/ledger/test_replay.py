@@ -103,7 +103,9 @@ def test_regressions_regions_and_boxes_are_asked_again(tmp_path):
 
 def test_the_layout_of_a_tensor_in_memory_changes_nothing(tmp_path):
     x = images(1).to(memory_format=torch.channels_last)
-    sw.explain(wrapped(), x).save(tmp_path)
+    e = sw.explain(wrapped(), x)
+    e.save(tmp_path)
+    assert (x.is_contiguous(), e.images.is_contiguous()) == (False, True)
     assert replay(tmp_path, 1, model=tiny_cnn()).verdict == "bit-equal"
 
 
@@ -156,6 +158,7 @@ def test_another_image_is_named_and_so_is_the_same_one_in_another_file(run, phot
         "different",
         ["image file", "pixels that the model is shown"],
     )
+    assert "something else was asked: pixels" in found.sentence
     assert found.difference["n"] == map_of(run).size
     assert found.difference["relative"] > 1e-3
 
