@@ -131,6 +131,21 @@ def test_every_command_runs(page, folder_with_a_cat):
         assert done.stdout.strip()
 
 
+def test_snippets_for_other_systems_are_run_by_their_benchmark():
+    import other_systems
+
+    page = ROOT / "docs" / "other-systems.md"
+    marked = re.findall(r"^```python (\w+)$", page.read_text("utf-8"), re.MULTILINE)
+    assert marked == list(other_systems.SYSTEMS) == list(other_systems.READ_BACK)
+    found = other_systems.snippets()
+    assert [system for system, _ in found if system] == marked
+    assert [code for system, code in found if not system] == blocks(page, "python")
+    for system, code in found:
+        compile(code, system, "exec")
+    others = [other.name for other in PAGES if other != page and "```python " in other.read_text("utf-8")]
+    assert others == []  # whose marked snippets nothing would run
+
+
 def test_the_method_table_is_fresh():
     assert METHODS.read_text("utf-8") == methods_page(), "run: make docs"
 

@@ -206,9 +206,7 @@ class Ledger:
         if not isinstance(array, np.ndarray) or array.dtype.hasobject:
             got = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
             raise UsageError(f"a ledger keeps numpy arrays of numbers; got {got}. A tensor: tensor.cpu().numpy().")
-        buffer = BytesIO()
-        np.savez_compressed(buffer, values=np.asarray(array, order="C"))
-        return self._keep("maps", buffer.getvalue(), "npz")
+        return self._keep("maps", runfolder.npz_bytes(array), "npz")
 
     def keep_picture(self, image: Image.Image) -> str:
         """Keep a picture without its EXIF data, on disk when it returns; its name: images/<sha256>.jpg, .png for drawings."""

@@ -1,4 +1,4 @@
-"""seewhy ledger: show, verify, sign, key, erase."""
+"""seewhy ledger: show, verify, sign, key, erase, and replay, which has a file of its own."""
 
 import json
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from seewhy.errors import UsageError, whole_number
-from seewhy.faces.cli import options
+from seewhy.faces.cli import options, replay
 from seewhy.faces.cli.console import BLOCKED, DONE, result, result_json, say, table
 
 if TYPE_CHECKING:
@@ -226,3 +226,6 @@ def erase(
     say(
         "pages, PDFs and copies made earlier (findings/, pictures/, photos/) still show what they showed: see to them too."
     )
+
+
+app.command("replay")(replay.replay_command)
