@@ -12,6 +12,7 @@ images/       what the model was shown, .png; also .npy where 8 bits do not hold
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
 index.html    the page; report.pdf: the same of an audit, for signature
+compliance.*  the compliance record: .html, .pdf and .json; compliance-NUMBER.* of one decision
 """
 
 import hashlib
@@ -32,7 +33,7 @@ SCHEMA = 1
 LEDGER = "ledger.sqlite"
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
-_PAGES = ("index.html", "report.pdf")
+_PAGES = ("index.html", "report.pdf", "compliance.html", "compliance.pdf", "compliance.json")
 OWN = (
     "run.json",
     "rows.jsonl",
