@@ -13,8 +13,10 @@ from seewhy.ledger import explanation_key, explanation_record, open_ledger
 NAMES = ("a.png", "b.png", "c.png")
 
 
-def network():
-    return sw.wrap(tiny_cnn(), mean=MEAN, std=STD, size=32, crop=1.0, labels=["cat", "dog", "owl", "cup", "key"])
+def network(seed=0):
+    return sw.wrap(
+        tiny_cnn(seed=seed), mean=MEAN, std=STD, size=32, crop=1.0, labels=["cat", "dog", "owl", "cup", "key"]
+    )
 
 
 def photos(folder, names=NAMES):
@@ -59,15 +61,12 @@ def audited(folder, *methods, finished=True, finds=None, **verdict):
         about = {"model": "module:parcels.net", "model_sha256": model.fingerprint(), "data": "d4" * 32}
         settings = {"methods": ["grad_cam", "occlusion"], "per_class": 40, "explained": 1000, "seed": 0}
         ledger.append("run", "run", {**about, "settings": settings, "versions": {"torch": "2.8.0"}, "machine": {}})
-        for i in range(40):
-            said = {"predicted": "cat", "right": i % 10 != 0, "score": 2.0, "probability": 0.9, "outputs": None}
-            content = {"path": f"cat/{i:02}.png", "label": "cat", "group": f"depot {i % 4}", "metadata": {}, **said}
-            ledger.append("prediction", f"{i}", content)
-        ledger.append(
-            "skip", "cat/torn.png", {"path": "cat/torn.png", "reason": "cat/torn.png: the file ends too early."}
-        )
+        said = {"predicted": "cat", "score": 2.0, "probability": 0.9, "outputs": None, "metadata": {}, "label": "cat"}
+        own = [{"path": f"cat/{i:02}.png", "group": f"depot {i % 4}", "right": i % 10 != 0} for i in range(40)]
+        ledger.append_all("prediction", [(one["path"], {**one, **said}) for one in own])
+        ledger.append("skip", "torn", {"path": "cat/torn.png", "reason": "cat/torn.png: the file ends too early."})
         ledger.append("setup", "setup", {"sentence": "accuracy 0.9 [0.77, 0.96] (n = 40), chance 0.2.", "warning": ""})
-        keys = [ledger.append("finding", f"finding {one['id']}", one).key for one in found]
+        keys = [one.key for one in ledger.append_all("finding", [(f"finding {one['id']}", one) for one in found])]
         if finished:
             ledger.append("verdict", "verdict", {**VERDICT, "findings": keys, **verdict})
     return Path(folder)

@@ -1,7 +1,7 @@
 """The compliance record of a decision or a data set: what was measured, what was not, how to check it; from the ledger."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,11 @@ def _chosen(folder: str, records: Sequence[Record], decision: str) -> Record:
     explained = [one for one in records if one.kind == "explanation"]
     found = [one for one in records if str(one.number) == decision]
     found = found or [one for one in explained if decision and one.key.startswith(decision)]
-    if len(found) == 1 and found[0].kind == "explanation":
+    if _without_controls(one for one in found if one.kind == "explanation") and len(found) == 1:
         return found[0]
-    if len(found) == 1:
+    if len(found) == 1 and found[0].kind == "explanation":
+        said = f"record {decision} of {folder} is a map of {found[0].content['method']}, which knows nothing of the network"
+    elif len(found) == 1:
         said = f"record {decision} of {folder} is of kind {found[0].kind}, no explanation"
     else:
         said = f"{len(found) or 'no'} explanations of {folder} have the number or the key {decision!r}"
@@ -133,7 +135,7 @@ def _question(content: Content) -> str:
     return identity([content["image"], content["pixels_sha256"], content["model_sha256"], target])
 
 
-def _without_controls(explained: Sequence[Record]) -> list[Record]:
+def _without_controls(explained: Iterable[Record]) -> list[Record]:
     """Maps that know nothing of the network explain nothing of it."""
 
     def control(content: Content) -> bool:
@@ -259,7 +261,13 @@ def _ledger(subject: Subject) -> dict[str, Any]:
         "hash": last.hash,
         "time": last.time,
         "decisions": [
-            {"number": one.number, "key": one.key, "time": one.time, "hash": one.hash, "map": one.content["map"]}
+            {
+                "number": one.number,
+                "key": one.key,
+                "time": one.time,
+                "hash": one.hash,
+                **{name: one.content[name] for name in ("image", "method", "map")},
+            }
             for one in subject.explanations
         ],
         "erased": erased,

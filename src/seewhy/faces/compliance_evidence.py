@@ -69,9 +69,9 @@ def _method(subject: Subject, group: Sequence[Content]) -> dict[str, Any]:
 
 def _properties(info: Any) -> list[str]:
     return [
-        "asks the network only for its outputs, and uses no gradient" if info.black_box else "looks inside the network",
-        "its parts are meant to sum to the change of the score" if info.complete else "claims no sum",
-        "the map depends on the class that is asked" if info.uses_target else "the same map whatever class is asked",
+        "asks the network only for its outputs" if info.black_box else "looks inside the network",
+        "claims that its parts sum to the change of the score" if info.complete else "claims no sum",
+        "and depends on the class that is asked" if info.uses_target else "and is the same whatever class is asked",
     ]
 
 

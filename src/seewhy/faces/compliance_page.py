@@ -210,19 +210,17 @@ def _methods(record: Content) -> list[dict[str, Any]]:
 def _method(one: Content) -> dict[str, Any]:
     baseline = one["baseline"]
     without = ", ".join(f"{n} {status}" for status, n in one["without_map"].items())
-    layer = f"{one['layer']}; " if one["layer"] else ""
-    grids = ", ".join(" x ".join(map(str, grid)) for grid in one["grids"])
+    where = f" of layer {one['layer']}" if one["layer"] else ""
+    grids = " or ".join(" x ".join(map(str, grid)) for grid in one["grids"])
+    lost = f"; without a map: {without}" if without else ""
     facts: list[tuple[str, Any]] = [
-        ("what it is", one["summary"]),
+        ("what it is", f"{one['summary']} It {', '.join(one['properties'])}." if one["properties"] else one["summary"]),
         ("what it is for", one["good_for"]),
-        ("properties", "; ".join(one["properties"])),
-        ("maps", f"{one['n']:,}" + (f"; without a map: {without}" if without else "")),
-        ("layer, cells", f"{layer}{grids} cells"),
+        ("maps", f"{one['n']:,} of {grids} cells{where}; {one['precision']}, seed {one['seed']}{lost}"),
         ("baseline", baseline["what"] or "none: the method compares with no other picture"),
         ("why this baseline", baseline["why"]),
         ("steps", "; ".join(one["steps"])),
         ("settings", _pairs([one["parameters"] | {"baseline_reason": None}])),
-        ("precision, seed", f"{one['precision']}, {one['seed']}"),
         ("in the literature", f"under randomization: {one['randomization']}. {one['paper']}"),
     ]
     notes = [note for note in (baseline["warning"], one["warning"]) if note]
@@ -334,7 +332,7 @@ def _ledger(record: Content) -> dict[str, Any]:
         ("last record", f"{found['number']:,}, written {found['time']}"),
         ("its hash (SHA-256)", found["hash"]),
         *[
-            (f"record of decision {one['number']}", _decision(one))
+            (f"record {one['number']}, {one['method']}", f"hash {one['hash']}")
             for one in found["decisions"]
             if record["kind"] == "decision"
         ],
@@ -350,10 +348,6 @@ def _ledger(record: Content) -> dict[str, Any]:
     )
     notes = [f"Erased on request: {one['file']} ({one['reason']}, by {one['by']})." for one in found["erased"]]
     return _section("Ledger: how to verify and replay it", lead, facts, notes=notes)
-
-
-def _decision(one: Content) -> str:
-    return f"{one['time']}, hash {one['hash']}, map {one['map']['sha256']}"
 
 
 def _pairs(several: Sequence[Any]) -> str:

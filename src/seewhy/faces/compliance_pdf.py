@@ -36,8 +36,8 @@ def compliance_pdf(shown: Mapping[str, Any]) -> bytes:
         pagesize=(595.28, 841.89),
         leftMargin=MARGIN,
         rightMargin=MARGIN,
-        topMargin=48,
-        bottomMargin=52,
+        topMargin=42,
+        bottomMargin=46,
         title=f"{shown['title']}: {shown['of']}",
         invariant=True,  # the same record is the same file
     )
@@ -70,7 +70,7 @@ def _section(paper: Paper, section: Mapping[str, Any]) -> list[Any]:
 
 def _heading(paper: Paper, said: str) -> Any:
     """Not tied to what follows: a long table begins below it and goes on overleaf."""
-    return paper.text(said, 11.5, font="VeraBd", spaceBefore=9, spaceAfter=4)
+    return paper.text(said, 11.5, font="VeraBd", spaceBefore=7, spaceAfter=3)
 
 
 def _missing(paper: Paper, one: Mapping[str, str]) -> Any:
