@@ -326,11 +326,14 @@ def limits(subject: Subject) -> list[str]:
 
 def not_tested(subject: Subject) -> list[dict[str, str]]:
     """What would belong here and was not measured, with the command that does it; what an audit could not have seen."""
-    found = []
+    found: list[dict[str, str]] = []
+    said: set[tuple[str, ...]] = set()
     for name in subject.methods[:1] if subject.kind == "decision" else subject.methods:
         done = {row["check"] for row in _checked(subject, CHECKLIST) if row["method"] == name}
-        left = [one for one in CHECKLIST if one not in (*done, *ELSEWHERE)]
+        left = tuple(one for one in CHECKLIST if one not in (*done, *ELSEWHERE))
         asked = " ".join(f"{CHECKS[one].question[:1].upper()}{CHECKS[one].question[1:]}" for one in left)
+        asked = "The same questions." if left in said else asked  # as of the method before
+        said.add(left)
         if left:
             found.append(missing(name, f"{asked} Not measured", subject.check(name, *left)))
     if subject.kind == "data set":

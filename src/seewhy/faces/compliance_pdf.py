@@ -11,7 +11,7 @@ NAMES = 112  # points, of the left column of facts
 WIDTHS = {  # of a table's columns, as shares
     2: (4, 6),
     3: (3, 4, 4),
-    5: (1, 2.3, 0.9, 1.5, 5.4),
+    5: (0.9, 2.3, 0.8, 1.2, 6),
     7: (1, 2.6, 2.2, 1.2, 1.8, 1.3, 1.7),
 }
 

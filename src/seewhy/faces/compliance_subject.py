@@ -80,4 +80,4 @@ class Subject:
 
 def missing(what: str, said: str, command: str) -> dict[str, str]:
     """What the ledger does not hold, and the command that makes it."""
-    return {"what": what, "said": said, "command": command}
+    return {"what": what, "said": said.removesuffix("."), "command": command}
