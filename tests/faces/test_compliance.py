@@ -144,6 +144,27 @@ def test_other_methods_of_the_same_image_stand_beside_the_one_that_was_asked_for
     assert record["ledger"]["replay"].endswith(" 5")
 
 
+def test_an_image_that_another_call_named_from_another_root_is_the_same_image(tmp_path):
+    explained(tmp_path, "grad_cam", names=("a.png",))
+    explained(tmp_path, OCCLUSION, names=("a.png",), change=lambda content: content.update(image="photos/a.png"))
+    record = compliance_record(tmp_path)
+    assert (record["kind"], record["title"]) == ("decision", "one decision on a.png")
+    assert [one["image"] for one in record["data"]["images"]] == ["a.png"]
+
+
+def test_the_same_map_recorded_again_is_one_explanation(tmp_path):
+    explained(tmp_path, IG, names=("a.png",))
+    with open_ledger(tmp_path) as ledger:
+        content = ledger.read()[0].content
+        ledger.append("explanation", "again", {**content, "model_version": "v4"})
+        other = {**content, "map": {**content["map"], "sha256": "0" * 64}}
+        ledger.append("explanation", "on another machine", other)
+    record = compliance_record(tmp_path)
+    assert [one["number"] for one in record["ledger"]["decisions"]] == [1, 3]
+    assert record["completeness"]["n"] == record["methods"][0]["n"] == 2
+    assert record["model"]["version"] == "v4"
+
+
 def test_without_a_name_every_decision_is_in_the_record_and_controls_are_not(tmp_path):
     explained(tmp_path, "grad_cam", "random_map")
     record = compliance_record(tmp_path)

@@ -82,10 +82,10 @@ def _subject(folder: str, records: Sequence[Record], decision: str | None) -> Su
         chosen = _chosen(folder, records, decision)
         question = _question(chosen.content)
         beside = [one for one in explained if one != chosen and _question(one.content) == question]
-        return Subject("decision", folder, records, [chosen, *_without_controls(beside)])
+        return Subject("decision", folder, records, _once([chosen, *_without_controls(beside)]))
     if runs:
         return _data_set(folder, records, runs, explained)
-    kept = _without_controls(explained)
+    kept = _once(_without_controls(explained))
     if not kept:
         raise UsageError(
             f"the ledger of {folder} holds {len(records)} records and no explanation by a method: "
@@ -101,7 +101,7 @@ def _data_set(folder: str, records: Sequence[Record], runs: Sequence[Record], ex
     _one("models", {one.content["model_sha256"] for one in runs}, folder, fix)
     _one("data sets", {one.content["data"] for one in runs}, folder, fix)
     model = runs[-1].content["model_sha256"]
-    own = [one for one in _without_controls(explained) if one.content["model_sha256"] == model]
+    own = _once(one for one in _without_controls(explained) if one.content["model_sha256"] == model)
     verdicts = [one.content for one in records if one.kind == "verdict"]
     return Subject("data set", folder, records, own, runs[-1].content, verdicts[-1] if verdicts else None)
 
@@ -130,9 +130,22 @@ def _chosen(folder: str, records: Sequence[Record], decision: str) -> Record:
 
 
 def _question(content: Content) -> str:
-    """What makes two explanations answers to one question: the same image, model and target, on whatever scale."""
+    """What makes two explanations answers to one question: the same image, model and target, on whatever scale.
+
+    Not the image's name: it depends on the data root, which may be another one in another call.
+    """
     target = {name: content["target"].get(name) for name in ("kind", "index", "other", "label", "rank", "box")}
-    return identity([content["image"], content["pixels_sha256"], content["model_sha256"], target])
+    return identity([content["image_sha256"], content["pixels_sha256"], content["model_sha256"], target])
+
+
+def _once(explained: Iterable[Record]) -> list[Record]:
+    """The same map that answers the same question is one explanation, however often it was recorded; the first one."""
+    names = ("method", "parameters", "layer")
+    found: dict[str, Record] = {}
+    for one in explained:
+        settings = [one.content[name] for name in names]
+        found.setdefault(identity([_question(one.content), settings, one.content["map"]["sha256"]]), one)
+    return list(found.values())
 
 
 def _without_controls(explained: Iterable[Record]) -> list[Record]:
@@ -152,7 +165,7 @@ def _title(subject: Subject) -> str:
     if subject.kind == "data set":
         return f"a data set of {len(subject.of('prediction'))} predicted images"
     first = subject.explanations[0].content
-    images = len({one.content["image"] for one in subject.explanations})
+    images = len({(one.content["image_sha256"], one.content["pixels_sha256"]) for one in subject.explanations})
     if subject.kind == "decisions":
         return f"{len({_question(one.content) for one in subject.explanations})} decisions on {images} images"
     return f"one decision on {first['image']}"
@@ -169,7 +182,8 @@ def _no_purpose(subject: Subject) -> dict[str, str]:
 def _model(subject: Subject) -> dict[str, Any]:
     first: Content = subject.explanations[0].content if subject.explanations else {}
     about = subject.run or first
-    version = first.get("model_version")
+    own = (one for one in subject.of("explanation") if one["model_sha256"] == subject.model_sha256)
+    version = ", ".join(dict.fromkeys(one["model_version"] for one in own if one.get("model_version")))
     lacks = [
         missing(
             "version",
@@ -182,19 +196,19 @@ def _model(subject: Subject) -> dict[str, Any]:
         "sha256": about["model_sha256"],
         "weights": first.get("weights"),
         "task": first.get("task"),
-        "version": version,
+        "version": version or None,
         "missing": [] if version else lacks,
     }
 
 
 def _data(subject: Subject) -> dict[str, Any]:
     images = {
-        (one.content["image"], one.content["pixels_sha256"]): {
+        (one.content["image_sha256"], one.content["pixels_sha256"]): {
             name: one.content[name] for name in ("image", "image_sha256", "pixels_sha256", "shape", "notes")
         }
-        for one in subject.explanations
+        for one in reversed(subject.explanations)  # a decision under the name by which it was asked for
     }
-    found: dict[str, Any] = {"images": list(images.values()), "modality": sorted(subject.modalities)}
+    found: dict[str, Any] = {"images": list(reversed(images.values())), "modality": sorted(subject.modalities)}
     if subject.run is None:
         return found
     predictions = subject.of("prediction")

@@ -148,8 +148,9 @@ def _range(values: Sequence[float | None]) -> str:
 
 def completeness(subject: Subject) -> dict[str, Any]:
     """The completeness error of every explanation that claims a sum, held against the level; the worst come first."""
-    claimed = [one for one in subject.explanations if "completeness_gap_relative" in one.content["evidence"]]
-    silent = [one.content["method"] for one in subject.explanations if one not in claimed]
+    sums = "completeness_gap_relative"
+    claimed = [one for one in subject.explanations if sums in one.content["evidence"]]
+    silent = [one.content["method"] for one in subject.explanations if sums not in one.content["evidence"]]
     rows = sorted((_sum(one) for one in claimed), key=lambda row: (row["result"] == "met", -(row["relative"] or 0)))
     lack = missing(
         "completeness error",
