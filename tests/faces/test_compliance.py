@@ -340,6 +340,17 @@ def test_only_the_findings_of_the_last_verdict_are_in_the_record(tmp_path):
     assert [one["sentence"] for one in record["behavior"]["findings"]] == ["Another sentence."]
 
 
+def test_answers_that_are_no_classes_are_not_counted_and_have_no_set_up_check(audit):
+    record = compliance_record(audit)
+    facts = dict(
+        contents({**record, "data": {**record["data"], "labelled": 0, "right": 0, "setup": None}})["sections"][3][
+            "facts"
+        ]
+    )
+    assert facts["answers as labelled"] == "not counted: no answer is a class"
+    assert facts["set-up check"] == "none: it asks networks that give one class per image"
+
+
 def test_an_accepted_finding_says_by_whom_and_until_when(tmp_path):
     accepted = {"name": "A. Person", "until": "2099-01-31", "reason": "every depot scans so"}
     audited(tmp_path, "grad_cam", finds=[finding(MARK, "place", "confirmed", "It does.", accepted=accepted)])

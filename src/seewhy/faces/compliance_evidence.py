@@ -16,7 +16,7 @@ from seewhy.registry import CHECKLIST, CHECKS, METHODS
 
 LEVEL = LEVELS["compliance"]
 LEVEL_SOURCE = (
-    "The level is seewhy's own for a record (the check `completeness`, and preset=compliance of integrated_gradients); it is "
+    "The level is seewhy's own for a record (the check completeness, and preset=compliance of integrated_gradients); it is "
     "taken from no law or standard. Sundararajan et al. 2017, section 5, ask for a sum within 5 %."
 )
 MAPPED = ("ok", "all_negative")  # statuses of a row that has a map

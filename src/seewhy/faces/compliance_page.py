@@ -141,12 +141,14 @@ def _data(record: Content) -> dict[str, Any]:
     data = record["data"]
     facts: list[tuple[str, Any]] = [("modality", ", ".join(data["modality"]))]
     if record["kind"] == "data set":
-        labelled = f"{data['right']:,} of {data['labelled']:,}" if data["labelled"] else None
+        labelled = (
+            f"{data['right']:,} of {data['labelled']:,}" if data["labelled"] else "not counted: no answer is a class"
+        )
         facts += [
             ("fingerprint (SHA-256)", f"{data['fingerprint']}, of {data['fingerprint_of']}"),
             ("images predicted", f"{data['predicted']:,}; explained: {len(data['images']):,}"),
             ("answers as labelled", labelled),
-            ("set-up check", data["setup"]),
+            ("set-up check", data["setup"] or "none: it asks networks that give one class per image"),
             ("groups", f"{data['groups']:,}" if data["groups"] else None),
             ("skipped", f"{len(data['skipped']):,}"),
         ]
