@@ -33,7 +33,7 @@ SCHEMA = 1
 LEDGER = "ledger.sqlite"
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
-_PAGES = ("index.html", "report.pdf", "compliance.html", "compliance.pdf", "compliance.json")
+_PAGES = ("index.html", "report.pdf")
 OWN = (
     "run.json",
     "rows.jsonl",

@@ -24,7 +24,7 @@ Record = Mapping[str, Any]
 def audit_pdf(shown: Record) -> bytes:
     """What `audit_page.contents` gives, as the bytes of a PDF; MissingExtraError without the extra [pdf]."""
     platypus = import_extra("reportlab.platypus", "pdf", "a PDF report")
-    paper = Paper("seewhy audit")
+    paper = Paper()
     story = [*_verdict(paper, shown), *_findings(paper, shown), *_untested(paper, shown), *_sign_off(paper, shown)]
     buffer = BytesIO()
     document = platypus.SimpleDocTemplate(
@@ -44,7 +44,7 @@ def audit_pdf(shown: Record) -> bytes:
 class Paper:
     """The fonts, and how text, tables and pictures are set with them."""
 
-    def __init__(self, named: str) -> None:
+    def __init__(self, named: str = "seewhy audit") -> None:
         self.named = named  # at the foot of every page
         self.platypus = import_extra("reportlab.platypus", "pdf", "a PDF report")
         self.styles = import_extra("reportlab.lib.styles", "pdf", "a PDF report")
