@@ -104,7 +104,18 @@ INSIDE = {
         ["run"],
     ],
     "demo": [["photos", "listings"], ["explained", "training"]],
-    "faces": [["words", "plot", "effects"], ["cards"], ["audit_page"], ["audit_pdf"], ["report"], ["start"], ["cli"]],
+    "faces": [
+        ["words", "plot", "effects"],
+        ["cards"],
+        ["audit_page"],
+        ["audit_pdf"],
+        ["report"],
+        ["start", "compliance_subject", "compliance_pdf"],
+        ["compliance_evidence"],
+        ["compliance"],
+        ["compliance_page"],
+        ["cli"],
+    ],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -13,6 +13,7 @@ pictures/     overlays over what the model was shown, and over the whole photo w
 photos/       the demo's copies of its photos
 checkpoints/  signed: the number and hash of the ledger's newest record, each in a file that is never written again
 index.html    the page; report.pdf: the same of an audit, for signature
+compliance.*  the compliance record: .html, .pdf and .json; compliance-NUMBER.* of one decision
 """
 
 import hashlib

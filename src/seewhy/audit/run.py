@@ -152,6 +152,7 @@ def audit(
         keep_strips(model, trials, report, names, examined.paths, ledger, pictures=pictures)
         write_findings(folder, report, trials, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
+        _write_verdict(ledger, report)
         _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
     return Audit(runfolder.plain(report), folder, _page(folder, report, pictures=pictures), time.perf_counter() - begun)
 
@@ -371,6 +372,13 @@ def _write_records(
         ledger.append("association", identity(one), one)
     for one in mean_maps(maps, [e.strata[i] for i in e.explained], ledger):
         ledger.append("mean_map", identity(one), one)
+
+
+def _write_verdict(ledger: Ledger, report: Record) -> None:
+    """What it all came to; every run that ends writes one, as a policy may have changed since."""
+    said = ("verdict", "reasons", "policy", "detectable_effect", "not_tested")
+    content = {**{name: report[name] for name in said}, "findings": [identity(one) for one in report["findings"]]}
+    ledger.append("verdict", identity([content, time.time()]), runfolder.plain(content))
 
 
 def _write_cost(ledger: Ledger, forward: int, gradient: int, seconds: float) -> None:

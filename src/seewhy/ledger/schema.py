@@ -92,6 +92,14 @@ CONTENTS: dict[str, dict[str, str]] = {
         "outputs": "what it said, a row an image: a name under maps/",
     },
     "finding": {"*": "a finding as it stands in findings.json"},
+    "verdict": {
+        "verdict": "pass, blocked, inconclusive or incomplete",
+        "reasons": "why, in sentences",
+        "policy": "what it was judged by: path, sha256",
+        "findings": "keys of the finding records that it was judged on",
+        "detectable_effect": "per kind the smallest effect that would have been seen, with its n",
+        "not_tested": "what the audit could not see, in sentences",
+    },
     "strip": {
         "finding": "its id",
         "path": "of the image",
