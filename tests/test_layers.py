@@ -92,6 +92,7 @@ INSIDE = {
         ["local", "places", "wholes", "findings", "examined"],
         ["background", "strips"],
         ["run"],
+        ["forecast"],
     ],
     "demo": [["photos", "listings"], ["explained", "training"]],
     "faces": [["words", "plot", "effects"], ["cards"], ["audit_page"], ["audit_pdf"], ["report"], ["start"], ["cli"]],

@@ -86,7 +86,7 @@ def test_what_the_data_says_of_the_images_is_a_fact_of_the_finding(tmp_path):
     ]
     run = audited(reader(), items, tmp_path, pictures=False)
     [found] = [one for one in run.findings if one["status"] == "confirmed"]
-    assert any("scanner = old: 100 % of its" in fact for fact in found["suspicion"]), found["suspicion"]
+    assert any("scanner = old: 16 of its 16 examined groups" in fact for fact in found["suspicion"]), found["suspicion"]
     assert not [said for said in run.report["not_tested"] if "group column" in said]
     with open_ledger(tmp_path, read_only=True) as ledger:
         rows = {record.content["value"]: record.content for record in ledger.read("association")}
@@ -194,6 +194,41 @@ def test_labels_that_the_network_does_not_follow_stop_it_unless_asked_to_go_on(t
     swapped = [(image, 1 - label) for image, label in dataset()]
     with pytest.raises(sw.RefusalError, match="anyway"):
         audited(reader(), swapped, tmp_path, anyway=False)
+    audited(reader(), swapped, tmp_path, pictures=False)
+    with pytest.raises(sw.RefusalError, match="anyway"):  # that it was gone on once does not hold for every time
+        audited(reader(), swapped, tmp_path, anyway=False)
+
+
+def test_without_scikit_image_it_ends_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.restoration", None)
+    model = reader()
+    with pytest.raises(sw.MissingExtraError, match=r"pip install 'seewhy\[audit\]'"):
+        audited(model, dataset(), tmp_path)
+    assert model.forward_rows == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"methods": ()}, "methods are names of one or more methods; got ()"),
+        ({"methods": "occlusion"}, "methods are names of one or more methods; got 'occlusion'"),
+        ({"methods": ("occlusio",)}, "did you mean 'occlusion'"),
+        ({"checks": ("complete",)}, "did you mean 'completeness'"),
+        ({"checks": ("localization",)}, "localization needs boxes, which an audit does not take"),
+        ({"against": "nowhere"}, "nowhere holds no finished audit"),
+        ({"per_class": 0}, "per_class is a whole number of at least 1; got 0"),
+        ({"explained": 0}, "explained is a whole number of at least 1; got 0"),
+        ({"seed": -1}, "seed is a whole number of at least 0; got -1"),
+    ],
+)
+def test_what_cannot_be_meant_ends_before_any_work(tmp_path, asked, said):
+    model = reader()
+    with pytest.raises(sw.UsageError) as error:
+        audited(model, dataset(), tmp_path, **asked)
+    assert said in str(error.value)
+    assert model.forward_rows == 0
+    assert not list(tmp_path.iterdir())
 
 
 class Gray(nn.Module):

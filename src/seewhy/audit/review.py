@@ -14,6 +14,7 @@ from seewhy.similarity import rank_correlation
 
 QUEUE = 40  # images in the review queue
 EACH = 10  # for each reason
+MOST_VALUES = 30  # of a column of metadata; more are a name or a time, not what images have in common
 Record = dict[str, Any]
 
 
@@ -61,7 +62,7 @@ def associations(rows: Sequence[Row], data: DataSet) -> Iterator[Record]:
             value = row.content["metadata"].get(column)
             if value is not None:
                 values.setdefault(value, []).append(row)
-        if len(values) > 30:  # a name or a time, not a group
+        if len(values) > MOST_VALUES:
             continue
         for value, own in sorted(values.items()):
             if data.kind == "score":

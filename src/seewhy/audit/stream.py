@@ -21,6 +21,7 @@ from seewhy.registry import MethodInfo
 from seewhy.target import probabilities
 
 GROUP = 32  # images that are read, computed and written together: memory does not grow with the data set
+MOST_OUTPUTS = 20  # that are kept of an image; of more only the largest
 Progress = Callable[[str, int, int], None]
 
 
@@ -97,7 +98,7 @@ def _predict(
 
 def _said(model: VisionModel, outputs: Tensor, p: Tensor | None, truth: Tensor) -> dict[str, Any]:
     """What the model said, and whether that is right; a score has no right and wrong, but an error."""
-    few = outputs.tolist() if len(outputs) <= 20 else None
+    few = outputs.tolist() if len(outputs) <= MOST_OUTPUTS else None
     if model.task == "regression" or p is None:
         score = float(outputs[0])
         return {"predicted": score, "right": None, "score": score, "probability": None, "outputs": few}

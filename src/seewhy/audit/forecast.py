@@ -1,0 +1,56 @@
+"""What an audit will cost, before it is begun: rows at most, from what its rooms say of themselves."""
+
+from collections.abc import Sequence
+
+from seewhy.audit.confirm import MOST, MOST_UNRELATED, UNRELATED
+from seewhy.audit.examined import settings_of
+from seewhy.audit.local import MOST_MARKS
+from seewhy.audit.run import CHECKED, CHECKS, KINDS_IN_ORDER, METHODS, SETUP_IMAGES
+from seewhy.audit.sightings import EACH as WINDOWS
+from seewhy.audit.sightings import MOST_IMAGES, RECIPIENTS
+from seewhy.audit.strips import EACH as STRIPS
+from seewhy.data.dataset import DataSet
+from seewhy.explanation import rows_per_image
+from seewhy.model import VisionModel
+from seewhy.registry import find_method
+from seewhy.trust.forecast import forecast_checks
+from seewhy.trust.setup import NORMALIZATIONS
+
+PATTERNS = 2 * MOST_MARKS  # as many as there can be marks, at one place and moving
+EDITS = 3  # of one pattern: it is pasted, and two of what removes it or stands against the pasting, image by image
+INPUTS = 2 + len(NORMALIZATIONS)  # of the set-up check: as it is, with channels reversed, under each normalization
+
+
+def forecast_audit(
+    model: VisionModel,
+    dataset: DataSet,
+    methods: Sequence[str] = METHODS,
+    *,
+    explained: int = 1000,
+    checks: Sequence[str] = CHECKS,
+    patterns: int = PATTERNS,
+) -> tuple[int, int]:
+    """(forward, gradient) rows of an audit, an upper bound where so many patterns are tried.
+
+    How many there are, only the pictures tell: a further one costs `rows_of_pattern` forward rows at most.
+    """
+    images, shape = len(dataset), model.input_shape()
+    examined = min(images, explained)
+    forward = images + INPUTS * min(images, SETUP_IMAGES)
+    forward += examined * len(KINDS_IN_ORDER)  # answered at first, and after each kind but the last is explained away
+    forward += RECIPIENTS * (1 + len(methods) * WINDOWS * min(examined, MOST_IMAGES))
+    forward += patterns * rows_of_pattern(examined)
+    gradient = 0
+    for name in methods:
+        rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))
+        forward, gradient = forward + examined * rows[0], gradient + examined * rows[1]
+    if checks:
+        rows = forecast_checks(model, find_method(methods[0]), {}, shape, min(examined, CHECKED), checks, {})
+        forward, gradient = forward + rows[0], gradient + rows[1]
+    return forward, gradient
+
+
+def rows_of_pattern(examined: int) -> int:
+    """Forward rows at most of one pattern among so many examined images: the trial, and the pictures of a finding."""
+    shown = 2 * 2 * min(STRIPS, examined)  # removed and pasted, before and after
+    return EDITS * min(MOST, examined) + UNRELATED * min(MOST_UNRELATED, examined) + shown
