@@ -88,7 +88,7 @@ INSIDE = {
     "ledger": [["schema"], ["record", "store"]],
     "audit": [
         ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
-        ["marks", "confirm", "review", "gate", "junit"],
+        ["marks", "confirm", "review", "gate", "junit", "setup"],
         ["local", "places", "wholes", "findings", "examined"],
         ["background", "strips"],
         ["run"],

@@ -163,6 +163,9 @@ def test_broken_files_are_listed_and_a_folder_gives_what_its_tensors_give(done, 
     run = audited(model, folder, tmp_path / "out", policy=None)
     assert {one["path"] for one in run.report["skipped"]} == {"square/003.png", "round/004.png"}
     assert run.report["n_images"] == 38
+    assert all(one["reason"].startswith("not an image") for one in run.report["skipped"])  # no path of this machine
+    with open_ledger(run.folder, read_only=True) as ledger:
+        assert [record.content for record in ledger.read("skip")] == run.report["skipped"]
     [found] = [one for one in run.findings if one["status"] == "confirmed"]
     assert found["kind"] == "local_pattern"
     pictures = [path for path in run.files() if path.suffix in (".jpg", ".png")]
@@ -176,6 +179,27 @@ def test_without_pictures_no_image_file_is_written(done):
     assert [path for path in done.files() if path.suffix in (".npz",)]
     assert not [path for path in done.files() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
     assert "data:image/jpeg" not in done.page.read_text()
+
+
+def test_a_file_that_is_gone_since_it_was_predicted_is_listed(tmp_path):
+    folder = saved(tmp_path / "data", dataset())
+    model = sw.wrap(reader().module, labels=["round", "square"], size=SIDE, batch_size=64)
+
+    def lose(what, at, _all):
+        if what == "predicting" and at:  # the first group is done
+            (folder / "round" / "000.png").unlink(missing_ok=True)
+
+    run = audited(model, folder, tmp_path / "out", pictures=False, progress=lose)
+    assert (run.report["n_images"], run.report["n_examined"]) == (40, 39)
+    [gone] = run.report["skipped"]
+    assert gone["path"] == "round/000.png"
+    assert gone["reason"].startswith("no such file.")
+
+
+def test_a_data_set_of_one_label_says_what_that_leaves_out(tmp_path):
+    alike = [(image, 1) for image, label in dataset() if label]
+    run = audited(reader(), alike, tmp_path, pictures=False)
+    assert any("all 20 images have the same, 1" in said for said in run.report["not_tested"])
 
 
 def test_fewer_than_sixteen_images_are_refused(tmp_path):

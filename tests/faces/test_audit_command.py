@@ -210,11 +210,22 @@ def test_a_dry_run_says_rows_and_minutes_and_audits_nothing(audited):
     assert audited.asked.audit is None
 
 
+def test_ctrl_c_before_the_audit_begins_is_said_too(audited, monkeypatch):
+    def interrupted(*_given, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OPTIONS, "load_model", interrupted)
+    code, out, err = audited()
+    assert (code, out) == (130, "")
+    assert err.count("interrupted") == 1
+
+
 def test_ctrl_c_says_how_to_go_on(audited):
     audited.asked.broken = KeyboardInterrupt()
     code, out, err = audited("--out", "run")
     assert (code, out) == (130, "")
     assert "kept in run; the same command goes on" in err
+    assert err.count("interrupted") == 1
 
 
 def test_what_ctrl_c_left_is_shown_where_the_audit_returns_it(audited, tmp_path):

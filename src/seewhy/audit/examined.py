@@ -1,6 +1,5 @@
 """The images that are looked at closely: drawn, read, answered, explained. No image is asked about twice."""
 
-import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from seewhy.audit.confirm import Held, settled
 from seewhy.audit.selection import explained_images, finding_half
-from seewhy.audit.stream import Progress, Row, explained, read_sample
+from seewhy.audit.stream import Progress, Row, explained, list_skipped, read_again
 from seewhy.data.dataset import DataSet
-from seewhy.errors import ImageError
 from seewhy.explanation.inputs import Shown
 from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger
@@ -36,6 +34,7 @@ class Examined:
     shown: list[Shown]
     paths: list[str]
     strata: list[tuple[str, bool]]
+    skipped: list[dict[str, str]]  # what could not be read again, though it was when it was predicted
 
 
 def examine(
@@ -50,13 +49,14 @@ def examine(
 ) -> Examined:
     """Draw so many images of each class, right and wrong, and read them; half of their groups find, the others confirm."""
     strata = _strata(model, rows, truth)
+    drawn = explained_images(strata, per_class, at_most, seed)
     kept, shown, images = [], [], []
-    for i in explained_images(strata, per_class, at_most, seed):
-        with contextlib.suppress(ImageError):  # it was readable a moment ago; its prediction stands
-            x, one = read_sample(model, data.samples[rows[i].index])
-            images.append((x[0] * 255).round().to(torch.uint8))
-            shown.append(one)
-            kept.append(i)
+    skipped: list[dict[str, str]] = []
+    for place, one, where in read_again(model, data, [rows[i].index for i in drawn], skipped):
+        images.append((one[0] * 255).round().to(torch.uint8))
+        shown.append(where)
+        kept.append(drawn[place])
+    list_skipped(ledger, skipped)
     x, say = torch.stack(images), answers(model, ledger)
     samples = [data.samples[rows[i].index] for i in kept]
     groups = [sample.group or sample.name for sample in samples]
@@ -68,7 +68,7 @@ def examine(
     column = labels if model.task == "multiclass" and clean.shape[1] > int(labels.max()) else None
     scenes = torch.tensor([codes[g] for g in groups])
     held = Held(x, clean, scenes, ~finding_half(groups, own, seed), say, column)
-    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own)
+    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, skipped)
 
 
 def answers(model: VisionModel, ledger: Ledger) -> Callable[[Tensor], Tensor]:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from seewhy.audit.confirm import MOST, MOST_UNRELATED, UNRELATED
 from seewhy.audit.examined import settings_of
 from seewhy.audit.local import MOST_MARKS
-from seewhy.audit.run import CHECKED, CHECKS, KINDS_IN_ORDER, METHODS, SETUP_IMAGES
+from seewhy.audit.run import CHECKED, CHECKS, KINDS_IN_ORDER, METHODS
+from seewhy.audit.setup import SETUP_IMAGES
 from seewhy.audit.sightings import EACH as WINDOWS
 from seewhy.audit.sightings import MOST_IMAGES, RECIPIENTS
 from seewhy.audit.strips import EACH as STRIPS

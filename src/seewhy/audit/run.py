@@ -10,7 +10,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +25,8 @@ from seewhy.audit.marks import biharmonic
 from seewhy.audit.places import place_candidates
 from seewhy.audit.policy import Policy, read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
-from seewhy.audit.stream import Progress, Row, label_name, predicted, read_sample
+from seewhy.audit.setup import check_setup
+from seewhy.audit.stream import Progress, Row, label_name, predicted
 from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.wholes import whole_candidates
 from seewhy.data.dataset import DataSet, read_dataset
@@ -39,11 +39,9 @@ from seewhy.ledger import Ledger, open_ledger
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
 from seewhy.trust.card import card_of, prepared
-from seewhy.trust.setup import examine_setup
 from seewhy.wrapping import bare
 
 METHODS = ("grad_cam", "occlusion")
-SETUP_IMAGES = 200
 CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
 KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
 FEWEST = 16  # readable images
@@ -131,10 +129,10 @@ def audit(
         spent = (model.forward_rows, model.gradient_rows)
         ledger.append("run", *_run_record(model, data, methods, per_class, explained, seed))
         rows, skipped = predicted(model, data, truth, ledger, tell)
-        skipped = [*data.skipped, *skipped]
         _refuse_few(rows, skipped)
-        _check_setup(model, data, truth, rows, ledger, seed, anyway=anyway)
+        check_setup(model, data, truth, rows, _data_id(data), ledger, seed, anyway=anyway)
         examined = examine(model, data, truth, rows, per_class, explained, ledger, seed)
+        skipped += examined.skipped
         names = output_names(model, examined.held.clean.shape[1])
         maps = maps_of(model, examined, infos, ledger, data.root, seed, tell)
         trials, notes = _tried(model, examined, maps, names, seed, tell)
@@ -166,18 +164,19 @@ def _kept_on_interrupt(
         yield
     except KeyboardInterrupt:
         with open_ledger(folder) as ledger:
-            done = {kind: len(ledger.keys(kind)) for kind in ("prediction", "explanation", "skip")}
+            done = {kind: len(ledger.keys(kind)) for kind in ("prediction", "explanation")}
+            skipped = [record.content for record in ledger.read("skip")]
         report = {
             **_about(model, data),
             "n_images": done["prediction"],
             "n_examined": 0,
-            "n_skipped": len(data.skipped) + done["skip"],
+            "n_skipped": len(skipped),
             "findings": [],
             "detectable_effect": {},
             "not_tested": ["Everything: the audit was interrupted."],
             "review_queue": [],
             "checks": [],
-            "skipped": list(data.skipped),
+            "skipped": skipped,
             "interrupted": f"interrupted after {done['prediction']} of {len(data)} images were predicted and "
             f"{done['explanation']} maps made",
         }
@@ -241,29 +240,6 @@ def _about(model: VisionModel, data: DataSet) -> Record:
 
 def _data_id(data: DataSet) -> str:
     return identity([[sample.name, str(sample.label)] for sample in data.samples])
-
-
-def _check_setup(
-    model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], ledger: Ledger, seed: int, *, anyway: bool
-) -> None:
-    """What the network says of the labels, on some of the images; RefusalError where they look wrong."""
-    key = f"{model.fingerprint()} {_data_id(data)}"
-    if model.task not in ("multiclass", "binary"):
-        return
-    known = ledger.find("setup", key)
-    setup = _setup(model, data, truth, rows, seed) if known is None else known.content
-    if setup["warning"] and not anyway:
-        raise RefusalError(f"{setup['warning']} Nothing was audited; anyway=True (--anyway) goes on.")
-    if known is None:
-        ledger.append("setup", key, setup)
-
-
-def _setup(model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], seed: int) -> Record:
-    drawn = np.random.default_rng(seed).permutation(len(rows))[:SETUP_IMAGES]
-    index = [rows[i].index for i in sorted(drawn)]
-    x = torch.cat([read_sample(model, data.samples[i])[0] for i in index])
-    scenes = [data.samples[i].group or data.samples[i].name for i in index]
-    return examine_setup(model, x, truth[index].tolist(), scenes if len(set(scenes)) < len(scenes) else None).to_dict()
 
 
 def _tried(
@@ -385,6 +361,8 @@ def _not_tested(data: DataSet) -> list[str]:
         "Marks smaller than about a thirtieth of the image's side, and nearly transparent ones that move.",
         "The photo's own size and aspect ratio, which the model does not see.",
     ]
+    if len({str(sample.label) for sample in data.samples}) < 2:
+        said.append(f"Cues that go with a label: all {len(data)} images have the same, {data.samples[0].label}.")
     if not any(sample.group for sample in data.samples):
         said.append(
             "Whether images share a patient, a session or a scene: without a group column each counts for itself."

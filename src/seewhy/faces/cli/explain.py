@@ -171,7 +171,7 @@ def say_forecast(
         return
     seconds = seconds_of(network, network.input_shape(), forward, gradient)
     text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
-    text += f"; {assumed}" if assumed else ""
+    text += f", {assumed}" if assumed else ""
     if dry_run and as_json:
         found = {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
         result_json({**found, "assumed": assumed} if assumed else found)
