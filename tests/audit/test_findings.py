@@ -109,6 +109,14 @@ def test_the_one_that_is_left_is_not_taken_for_the_one_that_was_accepted():
     assert not set(both.values()) & set(left.values())
 
 
+def test_an_id_among_look_alikes_depends_on_the_place_and_not_on_the_others():
+    def found(moving):
+        fixed = mark("abc", "a mark in the upper left corner", ["5.png"])
+        return ids([fixed, *(mark("abc", "a mark that moves", [f"{k}.png"]) for k in range(moving))])
+
+    assert found(1)[("5.png",)] == found(2)[("5.png",)]
+
+
 def test_every_finding_comes_with_its_own_trial():
     found = merged([mark("abc", "a mark that moves", [name]) for name in ("0.png", "1.png")])
     assert all(one["images"] == trial.of for one, trial in found)

@@ -7,7 +7,8 @@ from torch import nn
 import nets
 import seewhy as sw
 from seewhy.audit import forecast_audit
-from seewhy.audit.forecast import rows_of_pattern
+from seewhy.audit.forecast import PATTERNS, rows_of_pattern
+from seewhy.audit.sightings import RECIPIENTS
 from seewhy.data.dataset import read_dataset
 from seewhy.ledger import open_ledger
 
@@ -31,20 +32,37 @@ def network():
     )
 
 
+class Meter:
+    """Forward rows of every stage of an audit, by what its progress says."""
+
+    def __init__(self, model):
+        self.model, self.rows, self.stage, self.before = model, {}, "", 0
+
+    def __call__(self, what, _done, _all):
+        now = self.model.forward_rows
+        self.rows[self.stage] = self.rows.get(self.stage, 0) + now - self.before
+        self.stage, self.before = what, now
+
+
 def test_an_audit_never_costs_more_than_was_forecast(tmp_path):
     items = dataset(40)
-    model = network()
-    most = forecast_audit(model, read_dataset(items))
-    run = sw.audit(network(), items, tmp_path, pictures=False, anyway=True)
+    data, model = read_dataset(items), network()
+    meter = Meter(model)
+    run = sw.audit(model, items, tmp_path, pictures=False, anyway=True, progress=meter)
+    tried = len(run.findings) + sum(len(one["details"].get("also", [])) for one in run.findings)
     with open_ledger(tmp_path, read_only=True) as ledger:
         [spent] = (record.content for record in ledger.read("cost"))
-    tried = len(run.findings) + sum(len(one["details"].get("also", [])) for one in run.findings)
-    assert tried <= 12
-    told = forecast_audit(model, read_dataset(items), patterns=tried)
-    print(f"spent {spent}; forecast {most}, of {tried} patterns {told}")  # noqa: T201
-    assert spent["forward_rows"] <= told[0] <= most[0]
-    assert spent["gradient_rows"] <= told[1] == most[1]
-    assert told[0] < 2 * spent["forward_rows"]
+    most, of_these, of_none = (forecast_audit(network(), data, patterns=n) for n in (PATTERNS, tried, 0))
+    print(f"spent {spent}; forecast {most}, {of_these} of {tried} patterns; {meter.rows}")  # noqa: T201  # the ratio
+    assert 0 < tried <= PATTERNS
+    assert spent["forward_rows"] <= of_these[0] <= most[0]
+    assert spent["gradient_rows"] <= most[1]
+    confirming = sum(rows for stage, rows in meter.rows.items() if stage.startswith("confirming"))
+    assert spent["forward_rows"] - confirming <= of_none[0]  # the rest is a bound by itself
+    assert of_these[0] < 2 * spent["forward_rows"]
+    one, two = (forecast_audit(network(), data, ("occlusion",) * n, checks=(), patterns=0)[0] for n in (1, 2))
+    windows = two - one - meter.rows["Occlusion"]  # of a method, pasted onto others to see what moves
+    assert 0 < meter.rows["looking for marks"] - RECIPIENTS <= 2 * windows
 
 
 def test_further_patterns_cost_what_is_said_of_one():
