@@ -87,7 +87,8 @@ INSIDE = {
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [["schema"], ["record", "store"]],
     "audit": [
-        ["candidate", "association", "patterns", "sightings", "selection", "stream", "policy", "output"],
+        ["candidate"],
+        ["association", "patterns", "sightings", "selection", "stream", "policy", "output"],
         ["marks", "confirm", "review", "gate", "junit", "setup"],
         ["local", "places", "wholes", "findings", "examined"],
         ["background", "strips"],

@@ -14,7 +14,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from seewhy.audit.policy import KINDS, Level, Policy, refuse_expired
+from seewhy.audit.candidate import KINDS
+from seewhy.audit.policy import Level, Policy, refuse_expired
 from seewhy.errors import UsageError, near_names
 from seewhy.runfolder import read_json
 
