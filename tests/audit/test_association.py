@@ -4,7 +4,7 @@ import torch
 from scipy import stats
 
 from seewhy.audit import association
-from seewhy.audit.association import _within_scenes, associate, label_columns, toward
+from seewhy.audit.association import _within_scenes, associate, exchanged_labels, labels_of
 
 
 def drawn(*size, seed=0):
@@ -43,11 +43,22 @@ def test_scenes_of_one_label_count_once_each():
 
 def test_labels_change_places_within_their_scene():
     scenes = torch.randint(5, (40,), generator=torch.Generator().manual_seed(0))
-    key = scenes + 0.999 * torch.rand(40, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    order = _within_scenes(key, scenes)
+    order = _within_scenes(scenes, torch.Generator().manual_seed(1))
     assert order.sort().values.tolist() == list(range(40))
     assert torch.equal(scenes[order], scenes)
     assert (order != torch.arange(40)).float().mean() > 0.5
+
+
+def test_exchanged_labels_stay_in_their_scene_where_it_holds_several_and_go_with_it_where_not():
+    scenes, column = torch.arange(60) // 6, (torch.arange(60) % 2).double()
+    inside = exchanged_labels(column, scenes, 0)
+    assert not torch.equal(inside, column)
+    assert all(inside[scenes == k].sum() == 3 for k in range(10))
+    whole = (scenes < 4).double()
+    between = exchanged_labels(whole, scenes, 1)
+    assert not torch.equal(between, whole)
+    assert all(len(between[scenes == k].unique()) == 1 for k in range(10))
+    assert between.sum() == whole.sum()
 
 
 def test_random_numbers_pass_as_often_as_the_level_says(monkeypatch):
@@ -57,19 +68,35 @@ def test_random_numbers_pass_as_often_as_the_level_says(monkeypatch):
     assert stats.binomtest(passed, 100, 0.05).pvalue > 0.001, passed
 
 
+def test_one_number_alone_passes_as_often_as_the_level_says(monkeypatch):
+    monkeypatch.setattr(association, "PERMUTATIONS", 99)
+    y = (torch.arange(40) % 2).double()[:, None]
+    passed = [associate(drawn(40, 10, seed=s), y, torch.arange(40), s).p_is_low_alone() for s in range(20)]
+    assert stats.binomtest(int(torch.cat(passed).sum()), 200, 0.05).pvalue > 0.001
+
+
+def of(truth, kind, outputs=3):
+    return labels_of(truth, kind, [f"name {k}" for k in range(50)], outputs)
+
+
 def test_columns_are_classes_with_enough_images_on_either_side():
-    labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 5)
-    table, which = label_columns(labels, "class")
-    assert which == [0, 1]
-    assert torch.equal(table[:, 1], (labels == 1).double())
-    assert label_columns(torch.tensor([0] * 30), "class")[1] == []
-    assert label_columns(torch.arange(41).repeat(6), "class")[1] == []
+    truth = torch.tensor([0] * 10 + [1] * 10 + [2] * 5)
+    found = of(truth, "class")
+    assert (found.names, found.rises) == (["name 0", "name 1"], [0, 1])
+    assert torch.equal(found.columns[:, 1], (truth == 1).double())
+    assert of(torch.tensor([0] * 30), "class").names == []
+    assert of(torch.arange(41).repeat(6), "class").names == []
     scores = torch.rand(9)
-    assert torch.equal(label_columns(scores, "score")[0][:, 0], scores.double())
-    assert label_columns(torch.eye(3).repeat(8, 1), "labels")[1] == [0, 1, 2]
+    assert torch.equal(of(scores, "score").columns[:, 0], scores.double())
+    assert of(torch.eye(3).repeat(8, 1), "labels").names == ["name 0", "name 1", "name 2"]
 
 
-def test_of_two_classes_either_output_may_move():
-    assert toward(1, "class", torch.tensor([0, 1])) is None
-    assert toward(1, "class", torch.tensor([0, 1, 2])) == 1
-    assert toward(1, "labels", torch.tensor([[0, 1]])) == 1
+def test_the_one_output_of_two_classes_rises_with_the_second():
+    truth = torch.arange(20) % 2
+    assert of(truth, "class", 1).rises == [None, 0]
+    assert of(truth, "class", 2).rises == [0, 1]
+
+
+def test_the_carriers_of_a_score_are_its_highest_quarter():
+    assert of(torch.arange(8.0), "score").carriers(0).tolist() == [False] * 6 + [True] * 2
+    assert of(torch.arange(20) % 2, "class").carriers(1).tolist() == [False, True] * 10

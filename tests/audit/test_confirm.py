@@ -1,5 +1,7 @@
 """Whether what was found moves the model: paired tests, Holm, unrelated pieces, and taking it away again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -119,10 +121,14 @@ def test_what_its_own_control_does_as_well_is_refuted():
     assert trial.confirmed() == []
 
 
-def test_a_cue_of_the_whole_image_is_compared_with_unrelated_changes_on_average():
-    trial = tried(kind="whole_image")
-    assert torch.allclose(trial.control, trial.unrelated.mean(0).expand_as(trial.pasted))
-    assert trial.has_control
+def test_an_effect_that_is_surely_small_beside_the_spread_of_the_output_is_none():
+    trial = tried()
+    assert trial.confirmed()
+    assert not trial.small()[trial.confirmed()].any()
+    wide = replace(trial.held, clean=trial.held.clean * 1000)
+    again = replace(trial, held=wide)
+    assert again.small().all()
+    assert again.confirmed() == []
 
 
 def test_too_few_scenes_without_it_are_untested():

@@ -7,7 +7,7 @@ from torch import nn
 import nets
 import seewhy as sw
 from seewhy.audit import forecast_audit
-from seewhy.audit.forecast import PATTERNS, rows_of_pattern
+from seewhy.audit.forecast import PATTERNS, WINDOWS, rows_of_pattern
 from seewhy.audit.sightings import RECIPIENTS
 from seewhy.data.dataset import read_dataset
 from seewhy.ledger import open_ledger
@@ -63,6 +63,13 @@ def test_an_audit_never_costs_more_than_was_forecast(tmp_path):
     one, two = (forecast_audit(network(), data, ("occlusion",) * n, checks=(), patterns=0)[0] for n in (1, 2))
     windows = two - one - meter.rows["Occlusion"]  # of a method, pasted onto others to see what moves
     assert 0 < meter.rows["looking for marks"] - RECIPIENTS <= 2 * windows
+
+
+def test_only_so_many_images_of_a_class_are_explained():
+    data, model = read_dataset(dataset(40)), network()
+    many, few = (forecast_audit(model, data, ("occlusion",), checks=(), per_class=n, patterns=0) for n in (10, 2))
+    windows = RECIPIENTS * WINDOWS * (40 - 8)  # 2 right and 2 wrong ones of 2 classes
+    assert many[0] - few[0] == 50 * (40 - 8) + windows
 
 
 def test_further_patterns_cost_what_is_said_of_one():

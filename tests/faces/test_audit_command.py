@@ -43,8 +43,8 @@ def audited(seewhy, tmp_path, monkeypatch):
         asked.data = {"source": str(source), **columns}
         return DataSet((Sample("a.png", 0, Path("a.png")),) * 960, "class", None)
 
-    def forecast_audit(model, dataset, methods, *, explained):
-        asked.forecast = {"methods": methods, "explained": explained}
+    def forecast_audit(model, dataset, methods, **given):
+        asked.forecast = {"methods": methods, **given}
         return asked.rows
 
     (tmp_path / "data").mkdir()
@@ -157,7 +157,7 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
         "pictures": False,
         "out": "run",
     }
-    assert audited.asked.forecast == {"methods": ("gradient", "rise"), "explained": 200}
+    assert audited.asked.forecast == {"methods": ("gradient", "rise"), "explained": 200, "per_class": 10}
 
 
 def test_without_options_the_defaults_of_the_contract_are_asked(audited):

@@ -1,14 +1,14 @@
 """Surroundings of the object that go with a label: the same grass, the same table, in different scenes."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import associate, label_columns, toward
-from seewhy.audit.candidate import Candidate, Edit
-from seewhy.audit.places import exchanged, one_piece
+from seewhy.audit.association import Labels, associate, differences
+from seewhy.audit.candidate import Candidate
+from seewhy.audit.exchange import exchange_candidate
 from seewhy.perturb import gaussian_blur
 
 DRAWS = 199  # random sets of images, for how alike the surroundings of a label are
@@ -41,47 +41,27 @@ def described(images: Tensor, outside: Tensor) -> Tensor:
 
 
 def background_candidates(
-    images: Tensor, scenes: Tensor, finding: Tensor, labels: Tensor, kind: str, names: Sequence[str], seed: int
+    images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int
 ) -> list[Candidate]:
     """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
-    columns, which = label_columns(labels, kind)
     outside = surroundings(images.shape[2:])
-    own = described(images[found], outside)
-    if not which:
-        return []
-    linked = associate(own, columns[found], scenes[found], seed)
-    middle = associate(described(images[found], ~outside), columns[found], scenes[found], seed)
-    alone = (
-        linked.p_is_low() & ~middle.p_is_low()
-    )  # what the middle shows as well is the whole image's, or the object's
+    own, middle = (described(images[found], part) for part in (outside, ~outside))
+    linked = associate(own, labels.columns[found], scenes[found], seed)
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
-    for t, output in enumerate(which):
-        strength = linked.r[:, t].abs()
-        column = columns[:, t]
-        carriers = column >= column.quantile(0.75) if kind == "score" else column > 0
-        if not bool(alone[:, t].any()):
+    for t, label in enumerate(labels.names):
+        of_label = labels.carriers(t)
+        around, inside = (differences(values, of_label[found]) for values in (own, middle))
+        # What differs as much in the middle is the whole image's, or the object's: half is as near to that as to nothing.
+        if not bool((linked.p_is_low()[:, t] & (inside / around < 0.5)).any()):
             continue
-        apart, chance = _apart(scaled, carriers[found], scenes[found], seed)
+        apart, chance = _apart(scaled, of_label[found], scenes[found], seed)
         if apart >= chance:
             continue
-        candidates.append(
-            Candidate(
-                kind="background",
-                name=f"the surroundings of {names[output]}",
-                where=None,
-                shows=carriers,
-                paste=exchanged(images, scenes, outside, carriers, seed),
-                swapped=exchanged(images, scenes, outside, ~carriers, seed),
-                remove={"surroundings of other images": exchanged(images, scenes, outside, ~carriers, seed + 1)},
-                unrelated=_pieces(images, outside, ~carriers, seed),
-                suspicion=_facts(names[output], apart, chance, float(strength.max()), linked.chance),
-                appearance=f"background {output}".encode(),
-                details={"goes_with": names[output]},
-                toward=toward(output, kind, labels),
-            )
-        )
+        facts = _facts(label, apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
+        of = (images, scenes, outside, of_label, facts, label, labels.rises[t], seed)
+        candidates.append(exchange_candidate("background", f"the surroundings of {label}", None, *of))
     return candidates
 
 
@@ -93,17 +73,16 @@ def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chan
     )
 
 
-def _pieces(images: Tensor, outside: Tensor, donors: Tensor, seed: int) -> Callable[[int], Edit]:
-    return lambda k: one_piece(images, outside, donors, seed * 1009 + k)
-
-
 def _apart(rows: Tensor, chosen: Tensor, scenes: Tensor, seed: int) -> tuple[float, float]:
-    """Root mean square distance of two of the chosen rows of different scenes, and the smallest of random sets."""
+    """Distance of two of the chosen rows of different scenes (root mean square); the least of random sets and the rest.
+
+    Where two kinds of surroundings are mixed, either is nearer to itself than a mixture: the nearer one is the cue.
+    """
     generator = torch.Generator().manual_seed(seed)
     found = _distance(rows[chosen], scenes[chosen])
     size = int(chosen.sum())
     drawn = [torch.randperm(len(rows), generator=generator)[:size] for _ in range(DRAWS)]
-    return found, min(_distance(rows[some], scenes[some]) for some in drawn)
+    return found, min(_distance(rows[some], scenes[some]) for some in [~chosen, *drawn])
 
 
 def _distance(rows: Tensor, scenes: Tensor) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor
 Kind = Literal["local_pattern", "place", "background", "whole_image"]
 KINDS: tuple[Kind, ...] = ("local_pattern", "place", "background", "whole_image")
 Box = tuple[int, int, int, int]  # top, left, bottom, right in pixels of the model's input; the last two exclusive
+Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> `settled` outputs (n, K)
 Edit = Callable[[Tensor, Tensor], Tensor]  # images (n, C, H, W) in [0, 1], their indices (n,) -> the images changed
 
 

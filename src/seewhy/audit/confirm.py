@@ -2,11 +2,12 @@
 
 On images that took no part in finding it. Two comparisons, and both must tell: image by image against its own control (a
 paired t test over scenes, corrected by Holm for all candidates and outputs), and the mean effect against those of unrelated
-pieces of pictures of the same size at the same place, each laid over the same images. Of a cue of the whole image, which must
-go with a label to be tried at all, the control is what unrelated changes of the same energy do on average.
+pieces of pictures of the same size at the same place, each laid over the same images.
+Of a cue of the whole image these are the changes that exchanged labels would have asked for. An effect that is surely small
+beside what the output does from image to image is none to act on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,18 +16,18 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import Tensor
 
-from seewhy.audit.candidate import Candidate, Edit
+from seewhy.audit.candidate import Candidate, Edit, Said
+from seewhy.audit.patterns import FEWEST_SCENES
 from seewhy.intervals import Interval, interval
 from seewhy.model import VisionModel
 from seewhy.target import probabilities
 
 LEVEL = 0.05
 UNRELATED = 19  # controls: what beats all of them is at the 5 % level
+SMALL = 0.2  # standard deviations of an output over images: a small effect (Cohen 1988, section 2.2.3)
 MOST = 48  # images a side
 MOST_UNRELATED = 24  # images that each unrelated piece is laid over
-FEWEST_SCENES = 4  # with a pattern, and without it
 Floats = NDArray[np.float64]
-Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> `settled` outputs (n, K)
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,19 @@ class Trial:
     @property
     def has_control(self) -> bool:
         """Whether there is a control for each image, beside the unrelated pieces."""
-        return bool(len(self.control)) and (self.candidate.swapped is not None or self.candidate.kind == "whole_image")
+        return bool(len(self.control)) and self.candidate.swapped is not None
 
-    def chance(self, k: int) -> float:
-        """The largest mean change of one output by any unrelated piece."""
-        return float(self.unrelated[:, k].abs().max()) if self.unrelated.numel() else 0.0
+    def chance(self) -> Tensor:
+        """(K,) the largest mean change by any unrelated piece, beyond the paired control on the same images."""
+        beside = self.control[:MOST_UNRELATED].mean(0)
+        return (self.unrelated - beside).abs().amax(0)
+
+    def small(self) -> NDArray[np.bool_]:
+        """(K,) whether the effect is surely below a small one: its 95 % interval, in spreads of the output over images."""
+        rows = _by_scene_all(self.pasted - self.control, self.scenes)
+        error = rows.std(0, ddof=1) / np.sqrt(len(rows)) * stats.t.isf(0.025, len(rows) - 1)
+        largest: Floats = np.abs(rows.mean(0)) + error
+        return largest < SMALL * self.held.clean.std(0).numpy()
 
     def confirmed(self) -> list[int]:
         """The outputs that it moves, the strongest first."""
@@ -83,9 +92,7 @@ class Trial:
             return []
         effect = self.effect
         alone = _scene_mean(self.pasted, self.scenes)
-        beyond = (alone.abs() > self.unrelated.abs().amax(0)).numpy()
-        if self.candidate.kind == "whole_image":
-            beyond[:] = True  # tried because it goes with a label; the paired control has the same change without that
+        beyond = (effect.abs() > self.chance()).numpy() & ~self.small()
         passed = (self.p_adjusted < LEVEL) & beyond & (effect * alone > 0).numpy()
         for k in np.flatnonzero(passed):
             passed[k] = self._undone(int(k), float(effect[k]))
@@ -104,7 +111,7 @@ class Trial:
             return None
         rows = [_by_scene_all(change, self.scenes_marked) for change in self.removed.values()]
         means = np.stack([one.mean(0) for one in rows])
-        beyond = np.abs(means).min(0) > self.unrelated.abs().amax(0).numpy()
+        beyond = np.abs(means).min(0) > self.chance().numpy()
         sure = np.max([_p(one) for one in rows], axis=0) * means.shape[1] < LEVEL
         found = beyond & sure & (np.abs(np.sign(means).sum(0)) == len(means))
         return int(np.abs(np.where(found, means, 0)).min(0).argmax()) if found.any() else None
@@ -150,8 +157,6 @@ def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
     some = plain[:MOST_UNRELATED]
     means = [changed(held, some, candidate.unrelated(b)).mean(0) for b in range(UNRELATED)]
     trial.unrelated = torch.stack(means)
-    if candidate.kind == "whole_image":
-        trial.control = trial.unrelated.mean(0).expand_as(trial.pasted)
     trial.p = _p(_by_scene_all(trial.pasted - trial.control, trial.scenes))
     return trial
 

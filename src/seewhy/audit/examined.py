@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from seewhy.audit.confirm import Held, settled
-from seewhy.audit.selection import explained_images, finding_half
+from seewhy.audit.selection import explained_images, finding_half, searched_images
 from seewhy.audit.stream import Progress, Row, explained, list_skipped, read_again
 from seewhy.data.dataset import DataSet
 from seewhy.explanation.inputs import Shown
@@ -26,7 +26,7 @@ GROUP = 64  # images that are answered together
 
 @dataclass(frozen=True)
 class Examined:
-    """The images that are looked at closely, with what is known of each."""
+    """The images that are searched and tried, with what is known of each; some of them are explained, too."""
 
     rows: list[Row]
     held: Held
@@ -34,6 +34,7 @@ class Examined:
     shown: list[Shown]
     paths: list[str]
     strata: list[tuple[str, bool]]
+    explained: list[int]  # which of them have maps
     skipped: list[dict[str, str]]  # what could not be read again, though it was when it was predicted
 
 
@@ -47,9 +48,13 @@ def examine(
     ledger: Ledger,
     seed: int,
 ) -> Examined:
-    """Draw so many images of each class, right and wrong, and read them; half of their groups find, the others confirm."""
+    """Draw the images that are searched, and so many of each class, right and wrong, that are explained, and read them.
+
+    Half of their groups find, the others confirm.
+    """
     strata = _strata(model, rows, truth)
-    drawn = explained_images(strata, per_class, at_most, seed)
+    mapped = set(explained_images(strata, per_class, at_most, seed))
+    drawn = searched_images(mapped, len(rows), at_most, seed)
     kept, shown, images = [], [], []
     skipped: list[dict[str, str]] = []
     for place, one, where in read_again(model, data, [rows[i].index for i in drawn], skipped):
@@ -68,7 +73,8 @@ def examine(
     column = labels if model.task == "multiclass" and clean.shape[1] > int(labels.max()) else None
     scenes = torch.tensor([codes[g] for g in groups])
     held = Held(x, clean, scenes, ~finding_half(groups, own, seed), say, column)
-    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, skipped)
+    with_map = [place for place, i in enumerate(kept) if i in mapped]
+    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, with_map, skipped)
 
 
 def answers(model: VisionModel, ledger: Ledger) -> Callable[[Tensor], Tensor]:
@@ -96,14 +102,13 @@ def maps_of(
     seed: int,
     tell: Progress,
 ) -> dict[str, Tensor]:
-    """Maps (N, *grid) of every method, all on the grid of the first."""
+    """Maps (M, *grid) of the explained images by every method, all on the grid of the first."""
     grid: tuple[int, int] | None = None
     found = {}
+    images, shown = e.held.images[e.explained], [e.shown[i] for i in e.explained]
     for info in infos:
-        settings = settings_of(info.name, e.held.images.shape[1:])
-        found[info.name], grid = explained(
-            model, e.held.images, e.shown, info, settings, grid, ledger, root, seed, tell
-        )
+        settings = settings_of(info.name, images.shape[1:])
+        found[info.name], grid = explained(model, images, shown, info, settings, grid, ledger, root, seed, tell)
     return found
 
 

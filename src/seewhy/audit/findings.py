@@ -11,12 +11,12 @@ from scipy import stats
 from torch import Tensor
 
 from seewhy.audit.candidate import KINDS, Candidate
-from seewhy.audit.confirm import LEVEL, Trial, interval_of, probability_changes
-from seewhy.audit.review import MOST_VALUES
+from seewhy.audit.confirm import LEVEL, SMALL, Trial, interval_of, probability_changes
 from seewhy.data.geometry import Geometry
 from seewhy.intervals import Interval
 from seewhy.model import VisionModel
 
+MOST_VALUES = 30  # of a column of metadata; more are a name or a time, not what images have in common
 SHOWN_OUTPUTS = 5  # of a finding that moves many
 SIGNIFICANT_DIGITS = 3
 DOING = {  # what was done to images without it, and to images with it
@@ -27,9 +27,9 @@ DOING = {  # what was done to images without it, and to images with it
 }
 UNRELATED_WORDS = {
     "local_pattern": "pieces of pictures of the same size",
-    "place": "pieces of pictures at the same place",
-    "background": "surroundings",
-    "whole_image": "changes of the same energy",
+    "place": "exchanges by shuffled labels",
+    "background": "exchanges by shuffled labels",
+    "whole_image": "changes fitted to exchanged labels",
 }
 Record = dict[str, Any]
 
@@ -125,7 +125,7 @@ def _effect(
         else _numbers(interval_of(removed[:, k], trial.scenes_marked)),
     }
     if unit != "probability":
-        found["unrelated"] = {"largest": _round(trial.chance(k)), "pieces": len(trial.unrelated)}
+        found["unrelated"] = {"largest": _round(float(trial.chance()[k])), "pieces": len(trial.unrelated)}
         found["fills"] = {
             name: _numbers(interval_of(change[:, k], trial.scenes_marked)) for name, change in trial.removed.items()
         }
@@ -163,16 +163,24 @@ def _sentence(found: Record, trial: Trial) -> str:
     amount = f"{pasted['value']:+.3g} {_unit(effect)}{_range(pasted)}"
     done, undone = DOING[candidate.kind]
     said = (
-        f"{done} {n} held-out images it changes {output} by {amount}, where {effect['unrelated']['pieces']} unrelated "
-        f"{UNRELATED_WORDS[candidate.kind]} change it by {effect['unrelated']['largest']:.3g} at most"
+        f"{done} {n} held-out images it changes {output} by {amount}, {_beside(effect['control'])}where "
+        f"{effect['unrelated']['pieces']} unrelated {UNRELATED_WORDS[candidate.kind]} change it by "
+        f"{effect['unrelated']['largest']:.3g} {'more ' if effect['control'] else ''}at most"
     )
     if removed is not None:
         said += f"; {undone} {removed['n']}, by {removed['value']:+.3g}{_range(removed)}"
     if found["status"] == "untested":
         return f"Whether the model relies on {candidate.name} is not settled, as it could not be rebuilt: {said}."
+    k = trial.effect.abs().argmax()
+    if found["status"] == "refuted" and bool(trial.small()[k]):
+        return f"The model hardly relies on {candidate.name}, surely by less than {SMALL} of {output}'s own spread: {said}."
     if found["status"] == "refuted":
         return f"The model does not rely on {candidate.name}, though it was found: {said}."
     return f"The model relies on {candidate.name}: {said}."
+
+
+def _beside(control: Record | None) -> str:
+    return "" if control is None else f"the same of images without it by {control['value']:+.3g}, "
 
 
 def _unit(effect: Record) -> str:
@@ -258,7 +266,7 @@ def detectable(trials: Sequence[Trial], names: Sequence[str], unit: str) -> Reco
     for kind in KINDS:
         tried = [t for t in trials if t.candidate.kind == kind and not t.why_untested and len(t.unrelated)]
         if tried:
-            value, n = max((float(t.unrelated.abs().amax()), len(t.plain)) for t in tried)
+            value, n = max((float(t.chance().max()), len(t.plain)) for t in tried)
             found[kind] = [{"value": _round(value), "unit": unit, "n": n, "outputs": len(names)}]
     return found
 

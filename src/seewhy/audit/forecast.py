@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from seewhy.audit.confirm import MOST, MOST_UNRELATED, UNRELATED
-from seewhy.audit.examined import settings_of
+from seewhy.audit.examined import QUARTERS, settings_of
 from seewhy.audit.local import MOST_MARKS
 from seewhy.audit.run import CHECKED, CHECKS, KINDS_IN_ORDER, METHODS
 from seewhy.audit.setup import SETUP_IMAGES
@@ -28,6 +28,7 @@ def forecast_audit(
     methods: Sequence[str] = METHODS,
     *,
     explained: int = 1000,
+    per_class: int = 40,
     checks: Sequence[str] = CHECKS,
     patterns: int = PATTERNS,
 ) -> tuple[int, int]:
@@ -36,19 +37,24 @@ def forecast_audit(
     How many there are, only the pictures tell: a further one costs `rows_of_pattern` forward rows at most.
     """
     images, shape = len(dataset), model.input_shape()
-    examined = min(images, explained)
+    examined, mapped = min(images, explained), min(images, explained, per_class * _strata(model, dataset))
     forward = images + INPUTS * min(images, SETUP_IMAGES)
     forward += examined * len(KINDS_IN_ORDER)  # answered at first, and after each kind but the last is explained away
-    forward += RECIPIENTS * (1 + len(methods) * WINDOWS * min(examined, MOST_IMAGES))
+    forward += RECIPIENTS * (1 + len(methods) * WINDOWS * min(mapped, MOST_IMAGES))
     forward += patterns * rows_of_pattern(examined)
     gradient = 0
     for name in methods:
         rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))
-        forward, gradient = forward + examined * rows[0], gradient + examined * rows[1]
+        forward, gradient = forward + mapped * rows[0], gradient + mapped * rows[1]
     if checks:
         rows = forecast_checks(model, find_method(methods[0]), {}, shape, min(examined, CHECKED), checks, {})
         forward, gradient = forward + rows[0], gradient + rows[1]
     return forward, gradient
+
+
+def _strata(model: VisionModel, dataset: DataSet) -> int:
+    """Of how many classes, or quarters of the score, right and wrong images are explained."""
+    return 2 * (QUARTERS if model.task == "regression" else len({str(sample.label) for sample in dataset.samples}))
 
 
 def rows_of_pattern(examined: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from seewhy.audit.candidate import Box, Candidate, Edit
+from seewhy.audit.candidate import Box, Candidate, Edit, Said
 from seewhy.audit.marks import (
     Mark,
     box_of,
@@ -18,12 +18,11 @@ from seewhy.audit.marks import (
     random_mark,
     words_of_place,
 )
-from seewhy.audit.patterns import Pattern, contrast, pattern_at, recurring, shrunk, units_of
-from seewhy.audit.sightings import Said, Sighting, sightings
+from seewhy.audit.patterns import FEWEST_SCENES, Pattern, contrast, recurring, shrunk, units_of, whole_pattern
+from seewhy.audit.sightings import Sighting, sightings
 
 BATCH = 32
 MOST_MARKS = 6
-FEWEST_SCENES = 4  # see patterns.recurring
 FEWEST = 3  # images on either side, to see what a mark looks like
 
 
@@ -48,11 +47,15 @@ def mark_candidates(
         )
     if len(set(own)) < FEWEST_SCENES:
         notes.append(f"Marks: the searched half has {len(set(own))} groups, {FEWEST_SCENES} are needed.")
-    candidates = []
+    candidates: list[Candidate] = []
+    patterns: list[Pattern] = []
     for mask in masks[:MOST_MARKS]:
-        pattern = pattern_at(mask, h[found], own, seed)
+        if any((known.mask.numpy() & mask).sum() > 0.5 * mask.sum() for known in patterns):
+            continue  # a part of one that has grown over it
+        pattern = whole_pattern(mask, h[found], own, seed)
         if pattern is None:
             continue
+        patterns.append(pattern)
         box = box_of(pattern.mask, (images.shape[2], images.shape[3]))
         one = _fixed(images, h, pattern, box, found, seed)
         candidates += [one] if one is not None else []

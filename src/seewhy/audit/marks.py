@@ -46,7 +46,9 @@ def estimate_mark(marked: Tensor, plain: Tensor, inside: Tensor) -> Mark:
         opacity = inside.float()
     else:
         ratio = _smooth(spread) / _smooth(usual).clamp_min(1e-3)
-        opacity = (1 - ratio).clamp(0, 1) * inside
+        lighter, darker = (mean - below) / (1 - below).clamp_min(1e-3), (below - mean) / below.clamp_min(1e-3)
+        least = torch.maximum(lighter, darker).amax(0)  # white or black paint would need as much; thin strokes do
+        opacity = torch.maximum(1 - ratio, least).clamp(0, 1) * inside
     typical = marked.median(0).values
     same = (marked - typical).abs().median(0).values.mean(0) < (1 - OPAQUE) * usual
     opacity = torch.where((opacity > OPAQUE) | (same & inside), 1.0, opacity)
@@ -125,16 +127,22 @@ def biharmonic() -> Callable[..., Any]:
 
 
 def random_mark(mark: Mark, like: Tensor, k: int, seed: int) -> Mark:
-    """A piece of some picture in the shape and opacity of a mark: the k-th of those that have nothing of it.
+    """A piece of some picture, as large and as opaque as a mark: the k-th of those that have nothing of it.
 
-    like: pictures (n, C, H, W) to cut from.
+    The opacity is moved round its box and mirrored, so that letters do not stay letters. like: pictures (n, C, H, W) to cut
+    from.
     """
     generator = torch.Generator().manual_seed(seed * 1009 + k)
+
+    def drawn(most: int) -> int:
+        return int(torch.randint(most, (1,), generator=generator))
+
     height, width = mark.size
-    source = like[int(torch.randint(len(like), (1,), generator=generator))]
-    top = int(torch.randint(source.shape[1] - height + 1, (1,), generator=generator))
-    left = int(torch.randint(source.shape[2] - width + 1, (1,), generator=generator))
-    return Mark(mark.opacity, mark.opacity * source[:, top : top + height, left : left + width])
+    source = like[drawn(len(like))]
+    top, left = drawn(source.shape[1] - height + 1), drawn(source.shape[2] - width + 1)
+    opacity = torch.roll(mark.opacity, (drawn(height), drawn(width)), (0, 1))
+    opacity = opacity.flip([axis for axis in (0, 1) if drawn(2)])
+    return Mark(opacity, opacity * source[:, top : top + height, left : left + width])
 
 
 def words_of_place(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:

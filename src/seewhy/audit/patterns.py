@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,6 +22,8 @@ DETAIL = 1 / 32  # of the shorter side: standard deviation of the blur that cont
 FLOOR = 0.02  # of the pixel range: contrast below it counts as flat
 SCALES = (1 / 28, 1 / 14, 1 / 7)  # of the shorter side: windows over which evidence is averaged
 NULLS = 20  # shifted copies of the data set: the largest value of any of them is what chance reaches
+SMALLEST = 6  # pixels of a pattern
+FEWEST_SCENES = 4  # in which something must be seen to be found, shown to be confirmed
 LARGEST = 0.25  # share of the frame: what covers more is how these pictures are taken (faces, X-rays), not a mark
 Mask = NDArray[np.bool_]
 
@@ -63,7 +65,7 @@ def recurring(h: Tensor, scenes: Sequence[int], seed: int) -> tuple[list[Mask], 
     """
     of_scenes = torch.as_tensor(scenes)
     count = int(of_scenes.max()) + 1
-    if count < 4:
+    if count < FEWEST_SCENES:
         return [], 0.0
     found = _evidence(_by_scene(h, of_scenes, count))
     generator = np.random.default_rng(seed)
@@ -141,36 +143,61 @@ def pattern_at(mask: Mask, h: Tensor, scenes: Sequence[int], seed: int) -> Patte
     """What recurs under a mask and which of the images (N, C, h, w) show it; None where no three scenes do.
 
     An image shows it where its contrast correlates with the mean of the others' more than 99.5 % of images do that were
-    shifted around their frame.
+    shifted around their frame; over the pixels alone whose mean is sure (Student's t at the level 0.005).
     """
-    inside = torch.from_numpy(mask)
-    units = units_of(h[:, :, inside].flatten(1))
-    generator = np.random.default_rng(seed)
-    shifted = torch.cat([units_of(_shifted(h, generator)[:, :, inside].flatten(1)) for _ in range(4)])
+    inside, generator = torch.from_numpy(mask), np.random.default_rng(seed)
+    own = h[:, :, inside]
+    shifted = torch.cat([_shifted(h, generator)[:, :, inside] for _ in range(4)])
     shows = torch.ones(len(h), dtype=torch.bool)
     for _ in range(4):
+        sure = _sure(own[shows])
+        units = units_of(own[:, :, sure].flatten(1))
         total = units[shows].sum(0)
         others = units_of(total[None] - units * shows[:, None])
         presence = (units * others).sum(1)
-        chance = float((shifted @ units_of(total[None])[0]).quantile(0.995))
+        chance = float((units_of(shifted[:, :, sure].flatten(1)) @ units_of(total[None])[0]).quantile(0.995))
         shows = presence > chance
         if len({s for s, one in zip(scenes, shows.tolist(), strict=True) if one}) < 3:
             return None
+    inside = inside.clone()
+    inside[inside.clone()] = sure
     template = torch.zeros(h.shape[1:])
     template[:, inside] = h[shows].mean(0)[:, inside]
     of_scenes = torch.as_tensor(scenes)
     return Pattern(inside, template, shows, alike(units, shows, of_scenes), alike(units, ~shows, of_scenes))
 
 
+def _sure(values: Tensor) -> Tensor:
+    """(P,) bool: pixels of (n, C, P) whose mean differs from 0; all of them where hardly any does."""
+    t = values.mean(0).abs() / (values.std(0) / len(values) ** 0.5).clamp_min(1e-6)
+    sure = t.amax(0) > float(stats.t.isf(0.005 / 2, max(1, len(values) - 1)))
+    return sure if int(sure.sum()) >= SMALLEST else torch.ones_like(sure)
+
+
+def whole_pattern(mask: Mask, h: Tensor, scenes: Sequence[int], seed: int) -> Pattern | None:
+    """`pattern_at` a mask, grown by all that touches it and recurs among the images that show it.
+
+    Those without it hide the fainter parts of a mark: its thin strokes, the other end of a border.
+    """
+    part = pattern_at(mask, h, scenes, seed)
+    if part is None:
+        return None
+    own = part.shows.nonzero().flatten()
+    codes = torch.unique(torch.as_tensor(scenes)[own], return_inverse=True)[1]
+    touching = [again for again in recurring(h[own], codes.tolist(), seed)[0] if (again & mask).any()]
+    grown = np.logical_or.reduce([mask, *touching])
+    if (grown == mask).all() or grown.mean() > LARGEST:
+        return part
+    return pattern_at(grown, h, scenes, seed) or part
+
+
 def alike(units: Tensor, chosen: Tensor, scenes: Tensor) -> float:
     """Mean correlation of two of the chosen rows (N, P) of length 1 that are of different scenes; 0 where there are none."""
-    u, s = units[chosen], scenes[chosen]
-    same = s[:, None] == s[None]
-    pairs = int((~same).sum())
-    if not pairs:
-        return 0.0
-    products = u @ u.T
-    return float(products[~same].mean())
+    u, of = units[chosen].double(), torch.unique(scenes[chosen], return_inverse=True)[1]
+    sizes = torch.bincount(of)
+    pairs = len(u) ** 2 - int(sizes.square().sum())
+    sums = torch.zeros(len(sizes), u.shape[1], dtype=torch.float64).index_add_(0, of, u)
+    return float(u.sum(0).square().sum() - sums.square().sum()) / pairs if pairs else 0.0
 
 
 def units_of(rows: Tensor) -> Tensor:

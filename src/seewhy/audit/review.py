@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from seewhy.audit.examined import Examined
+from seewhy.audit.findings import MOST_VALUES
 from seewhy.audit.stream import Row
 from seewhy.data.dataset import DataSet
 from seewhy.intervals import interval, proportion
@@ -14,12 +16,12 @@ from seewhy.similarity import rank_correlation
 
 QUEUE = 40  # images in the review queue
 EACH = 10  # for each reason
-MOST_VALUES = 30  # of a column of metadata; more are a name or a time, not what images have in common
 Record = dict[str, Any]
 
 
-def review_queue(rows: Sequence[Row], maps: Mapping[str, Tensor], paths: Sequence[str], kind: str) -> list[Record]:
-    """Images to look at: without an honest map, where two methods disagree most, and the surest mistakes."""
+def review_queue(e: Examined, maps: Mapping[str, Tensor], kind: str) -> list[Record]:
+    """Explained images to look at: without an honest map, where two methods disagree most, and the surest mistakes."""
+    rows, paths = [e.rows[i] for i in e.explained], [e.paths[i] for i in e.explained]
     found: list[Record] = []
     for name, values in maps.items():
         empty = values.isnan().flatten(1).any(1).nonzero().flatten().tolist()

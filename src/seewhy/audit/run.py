@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from seewhy import runfolder
+from seewhy.audit.association import Labels, labels_of
 from seewhy.audit.background import background_candidates
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.confirm import Held, Trial, correct, explained_away, try_candidate
@@ -140,10 +141,9 @@ def audit(
         report = {
             **_about(model, data),
             "n_images": len(rows),
-            "n_examined": len(examined.rows),
             "n_skipped": len(skipped),
             **found,
-            "review_queue": review_queue(examined.rows, maps, examined.paths, data.kind),
+            "review_queue": review_queue(examined, maps, data.kind),
             "checks": _checked(model, examined, infos[0], asked, ledger, seed, tell),
             "skipped": skipped,
         }
@@ -170,6 +170,7 @@ def _kept_on_interrupt(
             **_about(model, data),
             "n_images": done["prediction"],
             "n_examined": 0,
+            "n_explained": 0,
             "n_skipped": len(skipped),
             "findings": [],
             "detectable_effect": {},
@@ -251,14 +252,16 @@ def _tried(
     confirmed before is taken away, as a place or the surroundings carry every mark that lies in them.
     """
     kind, finding, held = KIND_OF_TASK[model.task], ~e.held.confirming, e.held
-    labels = [label_name(model, k) for k in range(int(e.truth.max()) + 1)] if kind == "class" else list(names)
+    maps = {name: _of_all(values, e) for name, values in maps.items()}
+    names = [label_name(model, k) for k in range(int(e.truth.max()) + 1)] if kind == "class" else list(names)
+    labels = labels_of(e.truth, kind, names, held.clean.shape[1])
     trials: list[Trial] = []
     notes: list[str] = []
     new: list[Trial] = []
     for what in KINDS_IN_ORDER:
         held = explained_away(held, new)
         tell(f"looking for {what}", 0, 1)
-        found, said = _candidates(what, held, maps, finding, e.truth, kind, labels, seed)
+        found, said = _candidates(what, held, maps, finding, labels, seed)
         notes += said
         new = []
         for done, candidate in enumerate(found):
@@ -269,22 +272,25 @@ def _tried(
     return trials, list(dict.fromkeys(notes))
 
 
+def _of_all(maps: Tensor, e: Examined) -> Tensor:
+    """Maps (M, *grid) of the explained images among all examined ones (N, *grid); NaN for the others."""
+    every = torch.full((len(e.rows), *maps.shape[1:]), torch.nan)
+    every[e.explained] = maps
+    return every
+
+
 def _candidates(
-    what: str,
-    held: Held,
-    maps: dict[str, Tensor],
-    finding: Tensor,
-    truth: Tensor,
-    kind: str,
-    labels: Sequence[str],
-    seed: int,
+    what: str, held: Held, maps: dict[str, Tensor], finding: Tensor, labels: Labels, seed: int
 ) -> tuple[list[Candidate], list[str]]:
     if what == "marks":
         return mark_candidates(held.images, held.scenes, finding, maps, held.say, seed)
-    if what == "whole-image cues":
-        return whole_candidates(held.images, held.scenes, finding, truth, kind, labels, seed)
-    look = place_candidates if what == "places" else background_candidates
-    return look(held.images, held.scenes, finding, truth, kind, labels, seed), []
+    if not labels.names:
+        return [], [
+            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such "
+            "classes."
+        ]
+    search = {"whole-image cues": whole_candidates, "places": place_candidates, "surroundings": background_candidates}
+    return search[what](held.images, held.scenes, finding, labels, seed), []
 
 
 def _checked(
@@ -315,7 +321,7 @@ def _found(
     names: Sequence[str],
     notes: Sequence[str],
 ) -> tuple[Record, dict[str, Trial]]:
-    """The findings, what these images would have shown, and what was not looked for; and by id the trial of a finding."""
+    """On how many images what was found, what these would have shown, what was not looked for; by id a finding's trial."""
     metadata = [data.samples[row.index].metadata for row in e.rows]
     found = []
     for trial in trials:
@@ -325,6 +331,8 @@ def _found(
         found.append((finding_of(model, trial, names, e.paths, e.shown[first].geometry, facts), trial))
     kept = merged(found)
     report = {
+        "n_examined": len(e.rows),
+        "n_explained": len(e.explained),
         "findings": [one for one, _ in kept],
         "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
         "not_tested": [*notes, *_not_tested(data)],
@@ -346,7 +354,7 @@ def _write_records(
             )
     for one in associations(rows, data):
         ledger.append("association", identity(one), one)
-    for one in mean_maps(maps, e.strata, ledger):
+    for one in mean_maps(maps, [e.strata[i] for i in e.explained], ledger):
         ledger.append("mean_map", identity(one), one)
 
 

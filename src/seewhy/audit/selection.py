@@ -1,7 +1,7 @@
 """Which images are explained, and which of them find and which confirm: drawn by the seed, whole scenes together."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -20,6 +20,15 @@ def explained_images(strata: Sequence[tuple[str, bool]], per_stratum: int, at_mo
     drawn = {name: generator.permutation(found)[:per_stratum].tolist() for name, found in sorted(groups.items())}
     turn = sorted((place, name, i) for name, found in drawn.items() for place, i in enumerate(found))
     return sorted(i for _, _, i in turn[:at_most])
+
+
+def searched_images(explained: Collection[int], count: int, at_most: int, seed: int) -> list[int]:
+    """Indices of the images that are searched: the explained ones, and others of `count` up to `at_most`.
+
+    What an image shows is seen without a map, so the search takes all that it may.
+    """
+    others = [i for i in np.random.default_rng([seed, 1]).permutation(count).tolist() if i not in explained]
+    return sorted([*explained, *others[: at_most - len(explained)]])
 
 
 def finding_half(scenes: Sequence[str], strata: Sequence[tuple[str, bool]], seed: int) -> Tensor:

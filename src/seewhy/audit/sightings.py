@@ -7,7 +7,7 @@ are compared: two show the same thing where the middle of one is found in the ot
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from scipy import ndimage, stats
 from torch import Tensor
 from torch.nn import functional
+
+from seewhy.audit.candidate import Said
 
 WINDOW = 0.34  # of the shorter side: what is cut around a salient cell
 CORE = 0.35  # of a window: its middle, which is searched for in other windows
@@ -26,7 +28,6 @@ LEAST = 90  # windows that they are compared with for what is chance, those that
 CHANCE = 0.999
 FLAT = 0.01  # variance of a pixel that counts as none
 SPAN = 0.5  # of the shorter side: largest extent of a mark that moves
-Said = Callable[[Tensor], Tensor]  # images (n, C, H, W) in [0, 1] -> outputs (n, K)
 Match = tuple[int, int, tuple[float, float]]  # windows i and j; what lies at p in i lies at p + shift in j
 
 
@@ -64,10 +65,12 @@ def sightings(
 ) -> list[Sighting]:
     """Everything that was seen in at least three scenes, the most frequent first.
 
-    images: (N, C, H, W) uint8; x: (N, C, h, w) the same at the working size, in [0, 1]; maps: (N, *grid) a method.
+    images: (N, C, H, W) uint8; x: (N, C, h, w) the same at the working size, in [0, 1]; maps: (N, *grid) a method, NaN
+    for images without one.
     """
     generator = torch.Generator().manual_seed(seed)
-    some = torch.randperm(len(images), generator=generator)[:MOST_IMAGES].sort().values
+    known = torch.stack([~values.isnan().flatten(1).all(1) for values in maps.values()]).any(0).nonzero().flatten()
+    some = known[torch.randperm(len(known), generator=generator)[:MOST_IMAGES]].sort().values
     of, corners = _windows(some, maps, x.shape[2:])
     if len(of) < 3:
         return []

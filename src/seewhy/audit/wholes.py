@@ -1,26 +1,40 @@
-"""Cues of the whole image that no map can show: color cast, brightness, contrast, blur, compression."""
+"""Cues of the whole image that no map can show: color cast, brightness, contrast, blur, compression.
+
+A statistic that goes with a label, in the outer frame alone and in the middle alone, is a candidate. The change that gives
+images without the label the statistics of those with it is fitted to images that found nothing, and its controls are the
+changes fitted in the same way to exchanged labels: what beats them all goes with the label there, too, and moves the model.
+"""
 
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from seewhy.audit.association import Association, associate, label_columns, toward
+from seewhy.audit.association import Association, Labels, associate, differences, exchanged_labels
 from seewhy.audit.candidate import Candidate, Edit
 from seewhy.perturb import gaussian_blur
 
 STATISTICS = ("redness", "blueness", "brightness", "contrast", "sharpness", "compression")
 FRAME = 0.15  # of the shorter side: the outer frame, where objects seldom are
 MIDDLE = 0.3  # of each side that is left out on either side of the middle
-Region = Literal["whole", "frame", "middle"]
 BLOCK = 8  # pixels of a JPEG block
+HIGH = 7  # from this sum of its two indices on, a coefficient of a block counts as fine detail
+LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: what JPEG compresses (ITU-R BT.601)
+FITTED = 24  # images that a strength is fitted to
+HALVINGS = 8  # of the interval that a strength is looked for in
+WORDS = {  # more of a statistic, and less
+    "brightness": ("brighter pictures", "darker pictures"),
+    "contrast": ("higher contrast", "lower contrast"),
+    "sharpness": ("sharper pictures", "blurred pictures"),
+    "compression": ("traces of compression", "the absence of traces of compression"),
+}
+Region = Literal["whole", "frame", "middle"]
+REGIONS: tuple[Region, ...] = ("whole", "frame", "middle")
 Change = Callable[[Tensor], Tensor]
 
 
@@ -54,60 +68,48 @@ def _statistics(x: Tensor, region: Region = "whole") -> Tensor:
     fine = ((gray - soft).square() * weight).sum((1, 2))
     middle = ((soft - softer).square() * weight).sum((1, 2))
     sharp = 0.5 * torch.log((fine + 1e-7) / (middle + 1e-7))
-    return torch.stack([red, blue, mean, contrast, sharp, _blockiness(gray, weight)], 1)
+    return torch.stack([red, blue, mean, contrast, sharp, _blocks(x, weight)], 1)
 
 
-def _blockiness(gray: Tensor, weight: Tensor) -> Tensor:
-    """Log of the mean step across the borders of 8 x 8 blocks over that inside blocks."""
+def _blocks(x: Tensor, weight: Tensor) -> Tensor:
+    """How much less fine detail blocks of 8 x 8 pixels hold on JPEG's grid than half a block beside it: a log ratio, (n,)."""
+    luma = (x * torch.tensor(LUMA).view(3, 1, 1)).sum(1) if x.shape[1] == 3 else x.mean(1)
+    order = torch.arange(float(BLOCK))
+    cosine = torch.cos(math.pi * (2 * order[None] + 1) * order[:, None] / (2 * BLOCK)) * math.sqrt(2 / BLOCK)
+    cosine[0] /= math.sqrt(2)
+    fine = order[:, None] + order[None] >= HIGH
     found = []
-    for axis in (1, 2):
-        step = gray.diff(dim=axis).abs()
-        w = weight.narrow(axis - 1, 1, weight.shape[axis - 1] - 1)
-        at = torch.arange(step.shape[axis]) % BLOCK == BLOCK - 1
-        chosen = at.view(-1, 1) if axis == 1 else at.view(1, -1)
-        on, off = ((step * (w * mask)).sum((1, 2)) / (w * mask).sum().clamp_min(1e-9) for mask in (chosen, ~chosen))
-        found.append(torch.log((on + 1e-4) / (off + 1e-4)))
-    return (found[0] + found[1]) / 2
+    for start in (0, BLOCK // 2):
+        blocks = luma[:, start:, start:].unfold(1, BLOCK, BLOCK).unfold(2, BLOCK, BLOCK)
+        share = weight[start:, start:].unfold(0, BLOCK, BLOCK).unfold(1, BLOCK, BLOCK).mean((2, 3))
+        energy = ((cosine @ blocks @ cosine.T).square() * fine).sum((3, 4))
+        found.append((torch.log(energy + 2e-5) * share).sum((1, 2)) / share.sum().clamp_min(1e-9))
+    return found[1] - found[0]
 
 
-def whole_candidates(
-    images: Tensor, scenes: Tensor, finding: Tensor, labels: Tensor, kind: str, names: Sequence[str], seed: int
-) -> tuple[list[Candidate], list[str]]:
-    """A candidate for each statistic that goes with a label, and what could not be looked for.
+def whole_candidates(images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int) -> list[Candidate]:
+    """A candidate for each statistic that goes with a label, in the outer frame alone and in the middle alone, about as much.
 
-    It must go with it in the outer frame alone, where objects seldom are, and in the middle alone: what only one of them
-    shows is a mark, a background or the object.
+    What one of them shows far more is a mark, the surroundings or the object.
     """
-    found = finding.nonzero().flatten()
-    columns, which = label_columns(labels, kind)
-    if not which:
-        return [], [
-            "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such "
-            "classes."
-        ]
-    parts = [statistics(images[found], region) for region in ("frame", "middle")]
-    of_parts = [associate(part, columns[found], scenes[found], seed) for part in parts]
-    both = of_parts[0].p_is_low() & of_parts[1].p_is_low() & (of_parts[0].r * of_parts[1].r > 0)
+    found, held = (half.nonzero().flatten() for half in (finding, ~finding))
+    columns = labels.columns[found]
+    of_region = {region: statistics(images[found], region) for region in REGIONS}
+    whole, frame, middle = (associate(of_region[name], columns, scenes[found], seed) for name in REGIONS)
+    goes = whole.p_is_low() & frame.p_is_low_alone() & middle.p_is_low_alone()
+    table = statistics(images[held], "frame")
     candidates = []
-    for t, output in enumerate(which):
-        score = columns[found, t]
-        high, low = (
-            (found[score > score.median()], found[score <= score.median()])
-            if kind == "score"
-            else (
-                found[score > 0],
-                found[score == 0],
-            )
-        )
-        groups = _merged([s for s in range(len(STATISTICS)) if bool(both[s, t])])
-        for group in groups:
-            strongest = max(group, key=lambda s: abs(float(of_parts[0].r[s, t])))
-            if len(high) < 3 or len(low) < 3:
-                continue
-            facts = _facts(group, t, of_parts[0], of_parts[1], names[output], kind)
-            one = _candidate(images, columns[:, t], kind, high, low, strongest, output, names, facts, seed)
-            candidates.append(replace(one, toward=toward(output, kind, labels)))
-    return candidates, []
+    for t in range(len(labels.names)):
+        chosen = columns[:, t] > labels.cut(t)
+        ratio = differences(of_region["middle"], chosen) / differences(of_region["frame"], chosen)
+        even = (ratio > 0.5) & (ratio < 2)  # nearer to the same everywhere than to one of them alone
+        for group in _merged([s for s in range(len(STATISTICS)) if bool(goes[s, t] & even[s])]):
+            strongest = max(group, key=lambda s: abs(float(whole.r[s, t])))
+            facts = tuple(_fact(s, t, frame, middle, labels) for s in group)
+            more = bool(whole.r[strongest, t] > 0)
+            one = _candidate(images, table, held, scenes, labels, t, strongest, more, facts, seed)
+            candidates += [one] if one is not None else []
+    return candidates
 
 
 def _merged(chosen: list[int]) -> list[list[int]]:
@@ -116,84 +118,99 @@ def _merged(chosen: list[int]) -> list[list[int]]:
     return ([color] if color else []) + [[s] for s in chosen if s >= 2]
 
 
-def _facts(
-    group: Sequence[int], t: int, frame: Association, middle: Association, name: str, kind: str
-) -> tuple[str, ...]:
-    goes = "rises with" if kind == "score" else "goes with"
+def _fact(statistic: int, t: int, frame: Association, middle: Association, labels: Labels) -> str:
+    goes = "rises with" if labels.kind == "score" else "goes with"
     inside = "within groups" if frame.within else "over groups"
-    return tuple(
-        f"the {STATISTICS[s]} {goes} {name} in the outer frame alone, where objects seldom are (correlation "
-        f"{float(frame.r[s, t]):.2f} {inside}, by chance at most {frame.chance:.2f}), and in the middle alone "
-        f"({float(middle.r[s, t]):.2f}, by chance at most {middle.chance:.2f})"
-        for s in group
+    return (
+        f"the {STATISTICS[statistic]} {goes} {labels.names[t]} in the outer frame alone, where objects seldom are "
+        f"(correlation {float(frame.r[statistic, t]):.2f} {inside}), and in the middle alone "
+        f"({float(middle.r[statistic, t]):.2f})"
     )
 
 
 def _candidate(
     images: Tensor,
-    column: Tensor,
-    kind: str,
-    high: Tensor,
-    low: Tensor,
+    table: Tensor,
+    held: Tensor,
+    scenes: Tensor,
+    labels: Labels,
+    t: int,
     statistic: int,
-    output: int,
-    names: Sequence[str],
+    more: bool,
     facts: tuple[str, ...],
     seed: int,
-) -> Candidate:
-    a, b = (statistics(images[i]).mean(0) for i in (high, low))
+) -> Candidate | None:
+    """None where the held-out images have no three with and without the label.
+
+    table: (n, 6) statistics of the held-out images, by which the changes are fitted.
+    """
     name = "color cast" if statistic < 2 else STATISTICS[statistic]
-    toward, back = _changes(name, images[low], images[high], a, b)
-    some = images[low][:32].float() / 255
-    energy = float((toward(some) - some).square().mean().sqrt())
-    direction = a - b
-    shows = column > column[torch.cat([high, low])].median() if kind == "score" else column > 0
+    column = labels.columns[held, t]
+    cut = labels.cut(t)
+
+    def fitted(own: Tensor) -> tuple[Change, Change]:
+        high, low = (own > cut).nonzero().flatten(), (own <= cut).nonzero().flatten()
+        a, b = table[high].mean(0), table[low].mean(0)
+        some = [images[held[index[:FITTED]]].float() / 255 for index in (low, high)]
+        return change(name, some[0], b, a), change(name, some[1], a, b)
+
+    if min(int((column > cut).sum()), int((column <= cut).sum())) < 3:
+        return None
+    paste, back = fitted(column)
 
     def unrelated(k: int) -> Edit:
-        other = _unrelated(name, tuple(images.shape[1:]), energy, direction, seed * 1009 + k)
+        other = fitted(exchanged_labels(column, scenes[held], seed * 1009 + k))[0]
         return lambda x, _index: other(x)
 
-    words = {
-        "color cast": f"a color cast ({'redder' if direction[0] > 0 else 'less red'}, "
-        f"{'bluer' if direction[1] > 0 else 'less blue'})",
-        "brightness": "brighter pictures" if direction[2] > 0 else "darker pictures",
-        "contrast": "higher contrast" if direction[3] > 0 else "lower contrast",
-        "sharpness": "sharper pictures" if direction[4] > 0 else "blurred pictures",
-        "compression": "traces of compression" if direction[5] > 0 else "the absence of traces of compression",
-    }[name]
+    difference = differences(table, column > cut)
     return Candidate(
         kind="whole_image",
-        name=words,
+        name=_words(name, difference) if statistic < 2 else WORDS[name][not more],
         where=None,
-        shows=shows,
-        paste=lambda x, _index: toward(x),
+        shows=labels.columns[:, t] > cut,
+        paste=lambda x, _index: paste(x),
         remove={"changed back": lambda x, _index: back(x)},
         unrelated=unrelated,
         suspicion=facts,
-        appearance=f"{name} {output} {bool(direction[statistic] > 0)}".encode(),
-        details={"statistic": name, "difference": round(float(direction[statistic]), 4), "goes_with": names[output]},
+        appearance=f"{name} {labels.names[t]} {more}".encode(),
+        details={
+            "statistic": name,
+            "difference": round(float(difference[statistic]), 4),
+            "goes_with": labels.names[t],
+        },
+        toward=labels.rises[t],
     )
 
 
-def _changes(name: str, low: Tensor, high: Tensor, a: Tensor, b: Tensor) -> tuple[Change, Change]:
-    """What gives images without a label the statistics of those with it, and the other way round."""
+def _words(name: str, difference: Tensor) -> str:
+    red, blue = ("more" if v > 0 else "less" for v in difference[:2].tolist())
+    return f"a {name} ({red} red, {blue} blue)"
+
+
+def change(name: str, images: Tensor, now: Tensor, wanted: Tensor) -> Change:
+    """What brings images (n, C, H, W) from one mean of STATISTICS to another.
+
+    A color cast is a gain of each channel, as of another light (von Kries); brightness a sum; contrast a gain about the
+    mean; sharpness a blur or an unsharp mask, compression JPEG at a quality, each of the strength that the images need.
+    """
     if name == "color cast":
-        red, blue = float(a[0] - b[0]), float(a[1] - b[1])
-        shift = torch.tensor([red, -(red + blue), blue]).view(1, 3, 1, 1)
-        return (lambda x: (x + shift).clamp(0, 1)), (lambda x: (x - shift).clamp(0, 1))
+        gain = _relative_colors(wanted) / _relative_colors(now)
+        return lambda x: (x * gain).clamp(0, 1)
     if name == "brightness":
-        step = float(a[2] - b[2])
-        return (lambda x: (x + step).clamp(0, 1)), (lambda x: (x - step).clamp(0, 1))
+        step = float(wanted[2] - now[2])
+        return lambda x: (x + step).clamp(0, 1)
     if name == "contrast":
-        gain = float(a[3] / b[3].clamp_min(1e-3))
-        return (lambda x: _stretched(x, gain)), (lambda x: _stretched(x, 1 / gain))
+        stretch = float(wanted[3] / now[3].clamp_min(1e-3))
+        return lambda x: _stretched(x, stretch)
     if name == "sharpness":
-        toward, back = _sharpness_step(low, float(a[4])), _sharpness_step(high, float(b[4]))
-        return toward, back
-    toward_q, back_q = _quality(low, float(a[5])), _quality(high, float(b[5]))
-    return (lambda x: _compressed(x, toward_q)), (
-        lambda x: gaussian_blur(_compressed(x, back_q), 0.8) if back_q > 90 else _compressed(x, back_q)
-    )
+        return _sharpness_step(images, float(wanted[4] - now[4]))
+    return _compression_step(images, float(wanted[5] - now[5]))
+
+
+def _relative_colors(mean: Tensor) -> Tensor:
+    """Red, green and blue over their mean, of redness, blueness and brightness: (3, 1, 1)."""
+    red, blue, gray = (float(v) for v in mean[:3])
+    return (torch.tensor([red, -red - blue, blue]) / max(gray, 1e-3) + 1).clamp_min(1e-2).view(3, 1, 1)
 
 
 def _stretched(x: Tensor, gain: float) -> Tensor:
@@ -201,14 +218,13 @@ def _stretched(x: Tensor, gain: float) -> Tensor:
     return (mean + gain * (x - mean)).clamp(0, 1)
 
 
-def _sharpness_step(images: Tensor, wanted: float) -> Change:
-    """Blur, or unsharp mask, of the strength that brings these images' mean sharpness to what is wanted."""
-    some = images[:32].float() / 255
-    now = float(_statistics(some)[:, 4].mean())
-    if wanted < now:
-        strength = _bisected(lambda v: float(_statistics(gaussian_blur(some, v))[:, 4].mean()) - wanted, 0.2, 6.0)
+def _sharpness_step(images: Tensor, step: float) -> Change:
+    """Blur, or unsharp mask, of the strength that moves these images' mean sharpness by so much."""
+    wanted = float(_statistics(images)[:, 4].mean()) + step
+    if step < 0:
+        strength = _bisected(lambda v: float(_statistics(gaussian_blur(images, v))[:, 4].mean()) - wanted, 0.2, 6.0)
         return lambda x: gaussian_blur(x, strength)
-    amount = _bisected(lambda v: wanted - float(_statistics(_unsharp(some, v))[:, 4].mean()), 0.0, 8.0)
+    amount = _bisected(lambda v: wanted - float(_statistics(_unsharp(images, v))[:, 4].mean()), 0.0, 8.0)
     return lambda x: _unsharp(x, amount)
 
 
@@ -216,15 +232,18 @@ def _unsharp(x: Tensor, amount: float) -> Tensor:
     return (x + amount * (x - gaussian_blur(x, 1.0))).clamp(0, 1)
 
 
-def _quality(images: Tensor, wanted: float) -> float:
-    """JPEG quality that brings the mean blockiness of these images to what is wanted."""
-    some = images[:24].float() / 255
-    return _bisected(lambda q: float(_statistics(_compressed(some, q))[:, 5].mean()) - wanted, 5.0, 100.0)
+def _compression_step(images: Tensor, step: float) -> Change:
+    """JPEG of the quality that adds so much of a block grid to these images; a small blur where there should be less."""
+    if step < 0:
+        return lambda x: gaussian_blur(x, 0.8)
+    wanted = float(_statistics(images)[:, 5].mean()) + step
+    quality = _bisected(lambda q: float(_statistics(_compressed(images, q))[:, 5].mean()) - wanted, 5.0, 100.0)
+    return lambda x: _compressed(x, quality)
 
 
 def _bisected(falling: Callable[[float], float], low: float, high: float) -> float:
     """Where a falling function crosses 0, between low and high."""
-    for _ in range(8):
+    for _ in range(HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if falling(middle) > 0 else (low, middle)
     return (low + high) / 2
@@ -240,24 +259,3 @@ def _compressed(x: Tensor, quality: float) -> Tensor:
         back = np.asarray(Image.open(buffer).convert(picture.mode), dtype=np.float32) / 255
         out.append(torch.from_numpy(back if back.ndim == 3 else back[:, :, None]).permute(2, 0, 1))
     return torch.stack(out)
-
-
-def _unrelated(name: str, shape: tuple[int, ...], energy: float, direction: Tensor, seed: int) -> Change:
-    """A change of the whole image with the same energy and nothing of the statistic: a smooth field of light or color."""
-    generator = torch.Generator().manual_seed(seed)
-    channels, height, width = shape
-    coarse = torch.randn(1, channels, 3, 3, generator=generator)
-    field = functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=True)
-    if name != "brightness" and float(torch.rand((), generator=generator)) < 0.5:
-        field = field.mean(1, keepdim=True).expand_as(field)  # light alone
-    field = field - field.mean((2, 3), keepdim=True)
-    if name == "color cast" and channels == 3:  # as much color, in the direction across
-        cast = torch.tensor([float(direction[0]), -float(direction[0] + direction[1]), float(direction[1])])
-        gray = torch.ones(3) / math.sqrt(3)
-        across = torch.linalg.cross(cast / cast.norm().clamp_min(1e-9), gray)
-        sign = 1.0 if float(torch.rand((), generator=generator)) < 0.5 else -1.0
-        field = 0.5 * field / field.square().mean().sqrt().clamp_min(1e-9) + sign * across.view(1, 3, 1, 1) * math.sqrt(
-            3
-        )
-    field = field / field.square().mean().sqrt().clamp_min(1e-9) * energy
-    return lambda x: (x + field).clamp(0, 1)

@@ -138,7 +138,8 @@ def _last(ledger: Ledger, kind: str) -> dict[str, Any] | None:
 def _facts(report: Record, about: Record) -> list[tuple[str, str]]:
     found = [("model", str(about.get("model") or report["model"])), ("images", f"{report['n_images']:,}")]
     if report.get("n_examined") is not None:
-        found.append(("explained and searched", f"{report['n_examined']:,}"))
+        found.append(("searched", f"{report['n_examined']:,}"))
+        found.append(("explained", f"{report.get('n_explained', report['n_examined']):,}"))
     confirmed = [one for one in report["findings"] if one["status"] == "confirmed"]
     found.append(("candidates tried", f"{len(report['findings']):,}"))
     found.append(("confirmed", f"{len(confirmed):,}"))

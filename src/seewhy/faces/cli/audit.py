@@ -94,7 +94,7 @@ def audit(
         split=split,
     )
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
-    forecast(network, dataset, names, explained, dry_run=dry_run, as_json=as_json)
+    forecast(network, dataset, names, explained, per_class, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     with kept_on_interrupt(out), progress_bar() as step:
@@ -164,13 +164,20 @@ def read_share(text: str) -> tuple[float, bool]:
 
 
 def forecast(
-    network: "VisionModel", dataset: "DataSet", methods: Sequence[str], explained: int, *, dry_run: bool, as_json: bool
+    network: "VisionModel",
+    dataset: "DataSet",
+    methods: Sequence[str],
+    explained: int,
+    per_class: int,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Say how many rows and minutes the audit will take, where that is long or all that is asked."""
     from seewhy.audit import forecast_audit
     from seewhy.audit.forecast import PATTERNS, rows_of_pattern
 
-    forward, gradient = forecast_audit(network, dataset, methods, explained=explained)
+    forward, gradient = forecast_audit(network, dataset, methods, explained=explained, per_class=per_class)
     more = rows_of_pattern(min(len(dataset), explained))
     assumed = f"where {PATTERNS} patterns are found and tried; each further one adds {more} forward rows at most"
     say_forecast(network, len(dataset), forward, gradient, dry_run=dry_run, as_json=as_json, assumed=assumed)

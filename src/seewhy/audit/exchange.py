@@ -1,0 +1,69 @@
+"""Candidates whose content is exchanged: the same place of the frame, or the surroundings, of images with a label."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from seewhy.audit.association import exchanged_labels
+from seewhy.audit.candidate import Box, Candidate, Edit, Kind
+
+
+def exchange_candidate(
+    kind: Kind,
+    name: str,
+    where: Box | None,
+    images: Tensor,
+    scenes: Tensor,
+    inside: Tensor,
+    carriers: Tensor,
+    facts: Sequence[str],
+    label: str,
+    output: int | None,
+    seed: int,
+) -> Candidate:
+    """What lies inside of a mask (H, W) in images of a label, to be put into images without it, and the other way round.
+
+    carriers: (N,) bool, the images of that label; output: the one that must rise. What is unrelated comes from as many
+    images whose labels were exchanged.
+    """
+    shape = images.shape[2:]
+    cells = "" if where is None else f" {[round(v / s * 6) for v, s in zip(where, (*shape, *shape), strict=True)]}"
+
+    def by_exchanged_labels(k: int) -> Edit:
+        drawn = seed * 1009 + k
+        return exchanged(images, scenes, inside, exchanged_labels(carriers.double(), scenes, drawn) > 0, drawn)
+
+    return Candidate(
+        kind=kind,
+        name=name,
+        where=where,
+        shows=carriers,
+        paste=exchanged(images, scenes, inside, carriers, seed),
+        swapped=exchanged(images, scenes, inside, ~carriers, seed),
+        remove={"the same of images without it": exchanged(images, scenes, inside, ~carriers, seed + 1)},
+        unrelated=by_exchanged_labels,
+        suspicion=tuple(facts),
+        appearance=f"{kind} {label}{cells}".encode(),
+        details={"goes_with": label},
+        toward=output,
+    )
+
+
+def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, seed: int) -> Edit:
+    """Each image with the inside of a mask (H, W) taken from a donor of another scene, drawn by the seed."""
+    generator = torch.Generator().manual_seed(seed)
+    pool = donors.nonzero().flatten()
+    order = pool[torch.randperm(len(pool), generator=generator)]
+    chosen = torch.zeros(len(images), dtype=torch.long)
+    for i in range(len(images)):
+        for step in range(len(order)):
+            donor = int(order[(i + step) % len(order)])
+            if scenes[donor] != scenes[i]:
+                break
+        chosen[i] = donor
+
+    def edit(x: Tensor, index: Tensor) -> Tensor:
+        return torch.where(inside, images[chosen[index]].float() / 255, x)
+
+    return edit
