@@ -97,11 +97,13 @@ INSIDE = {
         ["signing"],
     ],
     "audit": [
-        ["candidate", "association", "patterns", "selection", "stream", "policy", "output"],
-        ["marks", "sightings", "exchange", "confirm", "gate", "junit"],
+        ["candidate"],
+        ["association", "patterns", "selection", "stream", "policy", "output"],
+        ["marks", "sightings", "exchange", "confirm", "gate", "junit", "setup"],
         ["local", "places", "background", "wholes", "findings", "examined"],
         ["strips", "review"],
         ["run"],
+        ["forecast"],
     ],
     "demo": [["photos", "listings"], ["explained", "training"]],
     "faces": [

@@ -81,18 +81,23 @@ def open_folder(folder: str | Path) -> Path:
 
 
 def read_run(folder: str | Path) -> Record:
-    """run.json; UsageError where the folder is no run or was written by a newer schema."""
-    path = Path(folder) / "run.json"
+    """run.json; UsageError where the folder is no run or was written by another schema."""
+    missing = f"{folder} is not a seewhy run folder: there is no run.json in it."
+    return read_json(Path(folder) / "run.json", SCHEMA, missing)
+
+
+def read_json(path: Path, schema: int, missing: str) -> Record:
+    """A file of a run folder that holds one JSON object of this schema; UsageError, with `missing` where there is no file."""
     try:
-        run = json.loads(path.read_text("utf-8"))
+        found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
-        raise UsageError(f"{folder} is not a seewhy run folder: there is no run.json in it.") from None
+        raise UsageError(missing) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(run, dict) or run.get("schema") != SCHEMA:
-        found = run.get("schema") if isinstance(run, dict) else type(run).__name__
-        raise UsageError(f"{path} has schema {found!r}; this version of seewhy reads schema {SCHEMA}.")
-    return run
+    given = found.get("schema") if isinstance(found, dict) else type(found).__name__
+    if not isinstance(found, dict) or given != schema:
+        raise UsageError(f"{path} has schema {given!r}; this version of seewhy reads schema {schema}.")
+    return found
 
 
 def write_run(folder: Path, run: Record) -> None:

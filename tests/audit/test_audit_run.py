@@ -87,7 +87,7 @@ def test_what_the_data_says_of_the_images_is_a_fact_of_the_finding(tmp_path):
     ]
     run = audited(reader(), items, tmp_path, pictures=False)
     [found] = [one for one in run.findings if one["status"] == "confirmed"]
-    assert any("scanner = old: 100 % of its" in fact for fact in found["suspicion"]), found["suspicion"]
+    assert any("scanner = old: 16 of its 16 examined groups" in fact for fact in found["suspicion"]), found["suspicion"]
     assert not [said for said in run.report["not_tested"] if "group column" in said]
     with open_ledger(tmp_path, read_only=True) as ledger:
         rows = {record.content["value"]: record.content for record in ledger.read("association")}
@@ -164,7 +164,9 @@ def test_the_compliance_record_of_an_audit_says_what_the_audit_found(done):
     tried = {one["id"]: one["sentence"] for one in record["behavior"]["findings"]}
     assert tried == {one["id"]: one["sentence"] for one in done.findings}
     assert [one["method"] for one in record["methods"]] == ["occlusion"]
-    assert {one["said"] for one in record["not_tested"]} >= set(done.to_dict()["not_tested"])
+    assert {one["said"] for one in record["not_tested"]} >= {
+        said.removesuffix(".") for said in done.to_dict()["not_tested"]
+    }
 
 
 def test_another_network_in_the_same_folder_is_asked_anew(done, tmp_path):
@@ -182,6 +184,9 @@ def test_broken_files_are_listed_and_a_folder_gives_what_its_tensors_give(done, 
     run = audited(model, folder, tmp_path / "out", policy=None)
     assert {one["path"] for one in run.report["skipped"]} == {"square/003.png", "round/004.png"}
     assert run.report["n_images"] == 38
+    assert all(one["reason"].startswith("not an image") for one in run.report["skipped"])  # no path of this machine
+    with open_ledger(run.folder, read_only=True) as ledger:
+        assert [record.content for record in ledger.read("skip")] == run.report["skipped"]
     [found] = [one for one in run.findings if one["status"] == "confirmed"]
     assert found["kind"] == "local_pattern"
     pictures = [path for path in run.files() if path.suffix in (".jpg", ".png")]
@@ -195,6 +200,27 @@ def test_without_pictures_no_image_file_is_written(done):
     assert [path for path in done.files() if path.suffix in (".npz",)]
     assert not [path for path in done.files() if path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")]
     assert "data:image/jpeg" not in done.page.read_text()
+
+
+def test_a_file_that_is_gone_since_it_was_predicted_is_listed(tmp_path):
+    folder = saved(tmp_path / "data", dataset())
+    model = sw.wrap(reader().module, labels=["round", "square"], size=SIDE, batch_size=64)
+
+    def lose(what, at, _all):
+        if what == "predicting" and at:  # the first group is done
+            (folder / "round" / "000.png").unlink(missing_ok=True)
+
+    run = audited(model, folder, tmp_path / "out", pictures=False, progress=lose)
+    assert (run.report["n_images"], run.report["n_examined"]) == (40, 39)
+    [gone] = run.report["skipped"]
+    assert gone["path"] == "round/000.png"
+    assert gone["reason"].startswith("no such file.")
+
+
+def test_a_data_set_of_one_label_says_what_that_leaves_out(tmp_path):
+    alike = [(image, 1) for image, label in dataset() if label]
+    run = audited(reader(), alike, tmp_path, pictures=False)
+    assert any("all 20 images have the same, 1" in said for said in run.report["not_tested"])
 
 
 def test_fewer_than_sixteen_images_are_refused(tmp_path):
@@ -213,6 +239,41 @@ def test_labels_that_the_network_does_not_follow_stop_it_unless_asked_to_go_on(t
     swapped = [(image, 1 - label) for image, label in dataset()]
     with pytest.raises(sw.RefusalError, match="anyway"):
         audited(reader(), swapped, tmp_path, anyway=False)
+    audited(reader(), swapped, tmp_path, pictures=False)
+    with pytest.raises(sw.RefusalError, match="anyway"):  # that it was gone on once does not hold for every time
+        audited(reader(), swapped, tmp_path, anyway=False)
+
+
+def test_without_scikit_image_it_ends_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.restoration", None)
+    model = reader()
+    with pytest.raises(sw.MissingExtraError, match=r"pip install 'seewhy\[audit\]'"):
+        audited(model, dataset(), tmp_path)
+    assert model.forward_rows == 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"methods": ()}, "methods are names of one or more methods; got ()"),
+        ({"methods": "occlusion"}, "methods are names of one or more methods; got 'occlusion'"),
+        ({"methods": ("occlusio",)}, "did you mean 'occlusion'"),
+        ({"checks": ("complete",)}, "did you mean 'completeness'"),
+        ({"checks": ("localization",)}, "localization needs boxes, which an audit does not take"),
+        ({"against": "nowhere"}, "nowhere holds no finished audit"),
+        ({"per_class": 0}, "per_class is a whole number of at least 1; got 0"),
+        ({"explained": 0}, "explained is a whole number of at least 1; got 0"),
+        ({"seed": -1}, "seed is a whole number of at least 0; got -1"),
+    ],
+)
+def test_what_cannot_be_meant_ends_before_any_work(tmp_path, asked, said):
+    model = reader()
+    with pytest.raises(sw.UsageError) as error:
+        audited(model, dataset(), tmp_path, **asked)
+    assert said in str(error.value)
+    assert model.forward_rows == 0
+    assert not list(tmp_path.iterdir())
 
 
 class Gray(nn.Module):

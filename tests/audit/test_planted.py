@@ -3,6 +3,8 @@
 The fast cases of benchmarks/planted.py, and whether the truth itself is what it says.
 """
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 import torch
@@ -21,21 +23,22 @@ def case_of(kind, variant, seed=0):
     return case
 
 
+@contextmanager
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def built():
     """Each fast case once."""
     with one_thread():
         chosen = [*((kind, "cue") for kind in FAST), (FAST[0], "decoy")]
         return {key: build(case_of(*key), 400, 120) for key in chosen}
-
-
-class one_thread:  # noqa: N801 - reads as what it does
-    def __enter__(self):
-        self.before = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def __exit__(self, *_):
-        torch.set_num_threads(self.before)
 
 
 @pytest.mark.parametrize("kind", FAST)

@@ -43,8 +43,8 @@ def audited(seewhy, tmp_path, monkeypatch):
         asked.data = {"source": str(source), **columns}
         return DataSet((Sample("a.png", 0, Path("a.png")),) * 960, "class", None)
 
-    def forecast_audit(model, dataset, methods, *, explained):
-        asked.forecast = {"methods": methods, "explained": explained}
+    def forecast_audit(model, dataset, methods, **given):
+        asked.forecast = {"methods": methods, **given}
         return asked.rows
 
     (tmp_path / "data").mkdir()
@@ -157,7 +157,7 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
         "pictures": False,
         "out": "run",
     }
-    assert audited.asked.forecast == {"methods": ("gradient", "rise"), "explained": 200}
+    assert audited.asked.forecast == {"methods": ("gradient", "rise"), "explained": 200, "per_class": 10}
 
 
 def test_without_options_the_defaults_of_the_contract_are_asked(audited):
@@ -204,9 +204,20 @@ def test_a_dry_run_says_rows_and_minutes_and_audits_nothing(audited):
     code, out, _ = audited("--dry-run")
     assert code == 0
     assert out.startswith("960 images: at most 49000 forward and 1000 gradient rows, about")
+    assert "where 12 patterns are found and tried; each further one adds 616 forward rows at most" in out
     found = json.loads(audited("--dry-run", "--json")[1])
     assert (found["images"], found["forward_rows"], found["gradient_rows"]) == (960, 49_000, 1_000)
     assert audited.asked.audit is None
+
+
+def test_ctrl_c_before_the_audit_begins_is_said_too(audited, monkeypatch):
+    def interrupted(*_given, **_more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(OPTIONS, "load_model", interrupted)
+    code, out, err = audited()
+    assert (code, out) == (130, "")
+    assert err.count("interrupted") == 1
 
 
 def test_ctrl_c_says_how_to_go_on(audited):
@@ -214,6 +225,7 @@ def test_ctrl_c_says_how_to_go_on(audited):
     code, out, err = audited("--out", "run")
     assert (code, out) == (130, "")
     assert "kept in run; the same command goes on" in err
+    assert err.count("interrupted") == 1
 
 
 def test_what_ctrl_c_left_is_shown_where_the_audit_returns_it(audited, tmp_path):

@@ -360,9 +360,9 @@ def test_a_change_is_told_with_its_sign_and_what_is_missing_as_missing(numbers, 
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ([0.7, 0.8, 1, 1], "bottom right, 30 % x 20 % of the photo"),
-        ([0, 0, 1, 0.1], "top center, 100 % x 10 % of the photo"),
-        ([0.4, 0.4, 0.6, 0.6], "center, 20 % x 20 % of the photo"),
+        ([0.7, 0.8, 1, 1], "the lower right corner, 30 % x 20 % of the photo"),
+        ([0, 0, 1, 0.1], "the upper edge, 100 % x 10 % of the photo"),
+        ([0.4, 0.4, 0.6, 0.6], "the middle, 20 % x 20 % of the photo"),
         (None, "at places that differ"),
     ],
 )

@@ -4,7 +4,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from seewhy.audit.run import Audit, audit, forecast_audit
+from seewhy.audit.forecast import forecast_audit
+from seewhy.audit.run import Audit, audit
 
 
 class _CallablePackage(ModuleType):

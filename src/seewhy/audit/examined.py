@@ -1,6 +1,5 @@
 """The images that are looked at closely: drawn, read, answered, explained. No image is asked about twice."""
 
-import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from seewhy.audit.confirm import Held, settled
 from seewhy.audit.selection import explained_images, finding_half, searched_images
-from seewhy.audit.stream import Progress, Row, explained, read_sample
+from seewhy.audit.stream import Progress, Row, explained, list_skipped, read_again
 from seewhy.data.dataset import DataSet
-from seewhy.errors import ImageError
 from seewhy.explanation.inputs import Shown
 from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger
@@ -37,6 +35,7 @@ class Examined:
     paths: list[str]
     strata: list[tuple[str, bool]]
     explained: list[int]  # which of them have maps
+    skipped: list[dict[str, str]]  # what could not be read again, though it was when it was predicted
 
 
 def examine(
@@ -55,13 +54,14 @@ def examine(
     """
     strata = _strata(model, rows, truth)
     mapped = set(explained_images(strata, per_class, at_most, seed))
+    drawn = searched_images(mapped, len(rows), at_most, seed)
     kept, shown, images = [], [], []
-    for i in searched_images(mapped, len(rows), at_most, seed):
-        with contextlib.suppress(ImageError):  # it was readable a moment ago; its prediction stands
-            x, one = read_sample(model, data.samples[rows[i].index])
-            images.append((x[0] * 255).round().to(torch.uint8))
-            shown.append(one)
-            kept.append(i)
+    skipped: list[dict[str, str]] = []
+    for place, one, where in read_again(model, data, [rows[i].index for i in drawn], skipped):
+        images.append((one[0] * 255).round().to(torch.uint8))
+        shown.append(where)
+        kept.append(drawn[place])
+    list_skipped(ledger, skipped)
     x, say = torch.stack(images), answers(model, ledger)
     samples = [data.samples[rows[i].index] for i in kept]
     groups = [sample.group or sample.name for sample in samples]
@@ -74,7 +74,7 @@ def examine(
     scenes = torch.tensor([codes[g] for g in groups])
     held = Held(x, clean, scenes, ~finding_half(groups, own, seed), say, column)
     with_map = [place for place, i in enumerate(kept) if i in mapped]
-    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, with_map)
+    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, with_map, skipped)
 
 
 def answers(model: VisionModel, ledger: Ledger) -> Callable[[Tensor], Tensor]:

@@ -2,18 +2,21 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from seewhy.audit.candidate import KINDS, Candidate
-from seewhy.audit.confirm import SMALL, Trial, interval_of, probability_changes
+from seewhy.audit.confirm import LEVEL, SMALL, Trial, interval_of, probability_changes
 from seewhy.data.geometry import Geometry
 from seewhy.intervals import Interval
 from seewhy.model import VisionModel
 
+MOST_VALUES = 30  # of a column of metadata; more are a name or a time, not what images have in common
 SHOWN_OUTPUTS = 5  # of a finding that moves many
 SIGNIFICANT_DIGITS = 3
 DOING = {  # what was done to images without it, and to images with it
@@ -32,9 +35,17 @@ Record = dict[str, Any]
 
 
 def finding_of(
-    model: VisionModel, trial: Trial, names: Sequence[str], paths: Sequence[str], geometry: Geometry | None = None
+    model: VisionModel,
+    trial: Trial,
+    names: Sequence[str],
+    paths: Sequence[str],
+    geometry: Geometry | None,
+    facts: Sequence[str],
 ) -> Record:
-    """One trial as it stands in findings.json: confirmed with the outputs that it moves, refuted, or untested."""
+    """One trial as it stands in findings.json: confirmed with the outputs that it moves, refuted, or untested.
+
+    geometry: from the model's input to the photo in which the place is told. facts: what else is suspicious of it.
+    """
     candidate, moved = trial.candidate, trial.confirmed()
     doubt = None if moved or trial.why_untested else trial.removal_moves()
     status = "confirmed" if moved else "untested" if trial.why_untested or doubt is not None else "refuted"
@@ -55,7 +66,7 @@ def finding_of(
         "status": status,
         "effect": effects,
         "p_adjusted": p if math.isfinite(p) else None,
-        "suspicion": list(candidate.suspicion),
+        "suspicion": [*candidate.suspicion, *facts],
         "images": [paths[i] for i in candidate.shows.nonzero().flatten().tolist()],
         "details": dict(candidate.details),
         "n_shows": int(candidate.shows.sum()),
@@ -181,8 +192,11 @@ def _range(numbers: Record) -> str:
 
 
 def _id(candidate: Candidate, outputs: Sequence[str]) -> str:
-    said = f"{candidate.kind} {sorted(outputs)[:1]} ".encode() + candidate.appearance
-    return hashlib.sha256(said).hexdigest()[:12]
+    return _short_hash(f"{candidate.kind} {sorted(outputs)[:1]} ".encode() + candidate.appearance)
+
+
+def _short_hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def in_photo(
@@ -199,17 +213,35 @@ def in_photo(
     return round(x0, 4), round(y0, 4), round(x1, 4), round(y1, 4)
 
 
-def merged(found: Sequence[Record]) -> list[Record]:
-    """One finding for what several trials say: the strongest of a kind and place, or of a statistic; mirrors go into it."""
-    kept: list[Record] = []
-    for one in sorted(found, key=_strength, reverse=True):
-        same = next((other for other in kept if one["status"] == other["status"] and _same(one, other)), None)
+def merged(found: Sequence[tuple[Record, Trial]]) -> list[tuple[Record, Trial]]:
+    """One finding for what several trials say: the strongest of a kind and place, or of a statistic; mirrors go into it.
+
+    Each with the trial that it tells, and with an id of its own.
+    """
+    kept: list[tuple[Record, Trial]] = []
+    for one, trial in sorted(found, key=lambda pair: _strength(pair[0]), reverse=True):
+        same = next((other for other, _ in kept if one["status"] == other["status"] and _same(one, other)), None)
         if same is None:
-            kept.append(one)
+            kept.append((one, trial))
         else:
             same["outputs"] += [name for name in one["outputs"] if name not in same["outputs"]]
             same["details"].setdefault("also", []).append(one["sentence"])
+    _tell_apart([one for one, _ in kept])
     return kept
+
+
+def _tell_apart(found: Sequence[Record]) -> None:
+    """Other ids for findings that look alike and move the same output: by their names, then in the order of their images.
+
+    All of them get another one, so that what somebody accepted while both were there is not taken for the one that is left.
+    """
+    often = Counter(one["id"] for one in found)
+    taken: Counter[str] = Counter()
+    for one in sorted(found, key=lambda one: list(one["images"])):
+        if often[one["id"]] > 1:
+            said = f"{one['id']} {one['name']}"
+            taken[said] += 1
+            one["id"] = _short_hash(f"{said} {taken[said]}".encode())
 
 
 def _strength(found: Record) -> tuple[bool, bool, float]:
@@ -239,20 +271,37 @@ def detectable(trials: Sequence[Trial], names: Sequence[str], unit: str) -> Reco
     return found
 
 
-def facts_of_metadata(shows: Tensor, metadata: Sequence[dict[str, str]]) -> list[str]:
-    """With which values of the data set's columns a pattern goes, where nine of ten of one value show it and few others."""
-    facts = []
-    columns = sorted({name for one in metadata for name in one})
-    for column in columns:
+def facts_of_metadata(shows: Tensor, scenes: Tensor, metadata: Sequence[Mapping[str, str]]) -> list[str]:
+    """With which values of the data set's columns a pattern goes, each a sentence with its p-value; most often none.
+
+    Fisher's exact test, one-sided, at the level 0.05 after Bonferroni's correction for all values tried. Groups are counted,
+    not images: those of a group that have the value count once, and show it where more than half of them do; so do those
+    that do not have it. shows, scenes: (N,) of the examined images. A column of more than 30 values is a name or a time.
+    """
+    tried = []
+    for column in sorted({name for one in metadata for name in one}):
         values = [one.get(column) for one in metadata]
-        for value in sorted({v for v in values if v is not None}):
-            own = torch.tensor([v == value for v in values])
-            if int(own.sum()) < 3 or int((~own).sum()) < 3:
-                continue
-            inside, outside = (float(shows[chosen].float().mean()) for chosen in (own, ~own))
-            if inside - outside > 0.5:
-                facts.append(
-                    f"it goes with {column} = {value}: {100 * inside:.0f} % of its {int(own.sum())} examined images show it, "
-                    f"{100 * outside:.0f} % of the others"
-                )
+        different = sorted({value for value in values if value is not None})
+        for value in different if len(different) <= MOST_VALUES else ():
+            own = torch.tensor([one == value for one in values])
+            inside, outside = (_counted(shows[chosen], scenes[chosen]) for chosen in (own, ~own))
+            if inside[1] and outside[1]:
+                tried.append((f"{column} = {value}", inside, outside))
+    what = "images" if len(set(scenes.tolist())) == len(scenes) else "groups"
+    facts = []
+    for said, (showing, n), (others, m) in tried:
+        table = [[showing, n - showing], [others, m - others]]
+        p = min(1.0, float(stats.fisher_exact(table, alternative="greater").pvalue) * len(tried))
+        if p < LEVEL:
+            facts.append(
+                f"it goes with {said}: {showing} of its {n} examined {what} show it, {others} of the {m} others "
+                f"(Fisher's exact test, p = {p:.2g} after correction for {len(tried)} values)"
+            )
     return facts
+
+
+def _counted(shows: Tensor, scenes: Tensor) -> tuple[int, int]:
+    """How many groups show it in more than half of these images, and how many groups there are."""
+    _, of = torch.unique(scenes, return_inverse=True)
+    images = torch.bincount(of)
+    return int((2 * torch.bincount(of[shows], minlength=len(images)) > images).sum()), len(images)

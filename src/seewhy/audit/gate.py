@@ -8,15 +8,16 @@ It adds `verdict`, `reasons`, `policy`, `gone`; to a finding `accepted`, `new` a
 and `gate`, the reason. A finding or check that is not new does not block; `new` is null where nothing is compared.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from seewhy.audit.policy import KINDS, Level, Policy, refuse_expired
+from seewhy.audit.candidate import KINDS
+from seewhy.audit.policy import Level, Policy, refuse_expired
 from seewhy.errors import UsageError, near_names
+from seewhy.runfolder import read_json
 
 FILE = "findings.json"
 SCHEMA = 1
@@ -28,15 +29,7 @@ Report = Mapping[str, Any]
 def read_report(source: str | Path) -> dict[str, Any]:
     """The findings.json of a run folder, or such a file; UsageError where there is none that can be read."""
     path = Path(source) / FILE if Path(source).is_dir() else Path(source)
-    try:
-        found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise UsageError(f"{source} holds no finished audit: there is no {FILE} in it.") from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read ({error}).") from error
-    if not isinstance(found, dict) or found.get("schema") != SCHEMA:
-        schema = found.get("schema") if isinstance(found, dict) else type(found).__name__
-        raise UsageError(f"{path} has schema {schema!r}; this version of seewhy reads schema {SCHEMA}.")
+    found = read_json(path, SCHEMA, f"{source} holds no finished audit: there is no {FILE} in it.")
     findings = found.get("findings") if isinstance(found.get("checks"), list) else None
     if not isinstance(findings, list) or not all(isinstance(f, dict) and f.keys() >= NEEDED for f in findings):
         raise UsageError(

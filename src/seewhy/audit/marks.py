@@ -1,7 +1,9 @@
 """A mark that lies over pictures: what it looks like, and how it is laid over one picture and taken from another."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,17 +110,20 @@ def closed(x: Tensor, mark: Mark, corners: Tensor) -> Tensor:
 
 
 def inpainted(x: Tensor, hole: Tensor) -> Tensor:
-    """Images (n, C, H, W) with a hole (H, W) closed from its surroundings: scikit-image's biharmonic surface.
+    """Images (n, C, H, W) with a hole (H, W) closed from its surroundings: scikit-image's biharmonic surface."""
+    inpaint, mask = biharmonic(), hole.numpy()
+    closed = [inpaint(one.permute(1, 2, 0).numpy(), mask, channel_axis=-1) for one in x.cpu()]
+    return torch.from_numpy(np.stack(closed)).permute(0, 3, 1, 2).to(x).clamp(0, 1)
 
-    MissingExtraError without scikit-image.
-    """
+
+def biharmonic() -> Callable[..., Any]:
+    """scikit-image's inpainting; MissingExtraError without it, which an audit asks for before its first row."""
     try:
         from skimage.restoration import inpaint_biharmonic
     except ModuleNotFoundError as error:
         raise MissingExtraError("scikit-image", "audit", "taking a mark off a picture") from error
-    mask = hole.numpy()
-    closed = [inpaint_biharmonic(one.permute(1, 2, 0).numpy(), mask, channel_axis=-1) for one in x.cpu()]
-    return torch.from_numpy(np.stack(closed)).permute(0, 3, 1, 2).to(x).clamp(0, 1)
+    found: Callable[..., Any] = inpaint_biharmonic
+    return found
 
 
 def random_mark(mark: Mark, like: Tensor, k: int, seed: int) -> Mark:
@@ -140,8 +145,8 @@ def random_mark(mark: Mark, like: Tensor, k: int, seed: int) -> Mark:
     return Mark(opacity, opacity * source[:, top : top + height, left : left + width])
 
 
-def words_of_place(box: Box, size: tuple[int, int]) -> str:
-    """Where a box lies, as people say it: 'the upper left corner', 'the lower edge', 'the middle', 'the frame'."""
+def words_of_place(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """Where a box (top, left, bottom, right) lies: 'the upper left corner', 'the lower edge', 'the middle', 'the frame'."""
     height, width = size
     top, left, bottom, right = (v / s for v, s in zip(box, (height, width, height, width), strict=True))
     rows, columns = _side_of(top, bottom, "upper", "lower"), _side_of(left, right, "left", "right")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import seewhy.checks  # noqa: F401  # fills the registry
+from seewhy.audit.candidate import KINDS
 from seewhy.errors import UsageError, known_name, near_file, near_names, real_number, whole_number
 from seewhy.registry import CHECKLIST, CHECKS
 from seewhy.runfolder import write_file
@@ -16,7 +17,6 @@ from seewhy.runfolder import write_file
 SCHEMA = 1
 FILE = "seewhy.toml"
 SHIPPED = Path(__file__).with_name(FILE)
-KINDS = ("local_pattern", "place", "background", "whole_image")
 STATUSES = ("confirmed", "untested")  # that can block: what was refuted is none
 UNITS = ("probability", "logit", "score")
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from seewhy.audit.examined import Examined
+from seewhy.audit.findings import MOST_VALUES
 from seewhy.audit.stream import Row
 from seewhy.data.dataset import DataSet
 from seewhy.intervals import interval, proportion
@@ -63,7 +64,7 @@ def associations(rows: Sequence[Row], data: DataSet) -> Iterator[Record]:
             value = row.content["metadata"].get(column)
             if value is not None:
                 values.setdefault(value, []).append(row)
-        if len(values) > 30:  # a name or a time, not a group
+        if len(values) > MOST_VALUES:
             continue
         for value, own in sorted(values.items()):
             if data.kind == "score":

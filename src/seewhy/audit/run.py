@@ -5,12 +5,11 @@ import importlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,37 +18,37 @@ from seewhy.audit.association import Labels, labels_of
 from seewhy.audit.background import background_candidates
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.confirm import Held, Trial, correct, explained_away, try_candidate
-from seewhy.audit.examined import Examined, examine, maps_of, settings_of
+from seewhy.audit.examined import Examined, examine, maps_of
 from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, merged
 from seewhy.audit.gate import judge, read_report
 from seewhy.audit.local import mark_candidates
+from seewhy.audit.marks import biharmonic
 from seewhy.audit.places import place_candidates
 from seewhy.audit.policy import Policy, read_policy, refuse_expired, write_policy
 from seewhy.audit.review import associations, mean_maps, review_queue
-from seewhy.audit.stream import Progress, Row, label_name, predicted, read_sample
+from seewhy.audit.setup import check_setup
+from seewhy.audit.stream import Progress, Row, label_name, predicted
 from seewhy.audit.strips import keep_strips, write_findings
 from seewhy.audit.wholes import whole_candidates
 from seewhy.data.dataset import DataSet, read_dataset
 from seewhy.data.kinds import KIND_OF_TASK
 from seewhy.data.labels import labels_for
-from seewhy.errors import RefusalError, UsageError
-from seewhy.explanation import machine, rows_per_image, versions
+from seewhy.errors import RefusalError, UsageError, whole_number
+from seewhy.explanation import machine, versions
 from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger, open_ledger
 from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo, find_method
 from seewhy.trust.card import card_of, prepared
-from seewhy.trust.setup import examine_setup
 from seewhy.wrapping import bare
 
 METHODS = ("grad_cam", "occlusion")
-SETUP_IMAGES = 200
 CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
-CANDIDATES, ROWS_OF_ONE = 12, 750  # in a forecast
 STAGES = (("marks",), ("whole-image cues", "surroundings"), ("places",))
 FEWEST = 16  # readable images
 SCHEMA = 1
 Record = dict[str, Any]
+Asked = dict[str, dict[str, Any]]  # check -> its parameters
 
 
 @dataclass(frozen=True)
@@ -113,44 +112,44 @@ def audit(
     stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written. checks: what the
     first method is checked by, on nine of the images, for the trust card of the report.
     RefusalError for a network without one answer per image, and where the set-up check warns; UsageError for what cannot be
-    meant.
+    meant; MissingExtraError, before any work, without scikit-image.
     """
     begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
     model = model if isinstance(model, VisionModel) else bare(model)
     if model.task not in KIND_OF_TASK:
         raise RefusalError(f"an audit needs one answer per image; this is task={model.task!r}.")
-    rules, infos = read_policy(policy), [find_method(name) for name in methods]
+    biharmonic()
+    rules, infos = read_policy(policy), _methods(methods, per_class, explained, seed)
+    refuse_expired(rules, date.today())
+    asked, before = _asked(infos[0], checks, seed), None if against is None else read_report(against)
     data, truth = labels_for(model, read_dataset(dataset, kind=KIND_OF_TASK[model.task]))
     folder = runfolder.open_folder(out)
-    refuse_expired(rules, date.today())
     write_policy(rules, folder)
     kept = _kept_on_interrupt(model, data, rules, folder, pictures=pictures)
     with kept, torch.inference_mode(False), open_ledger(folder) as ledger:
         spent = (model.forward_rows, model.gradient_rows)
         ledger.append("run", *_run_record(model, data, methods, per_class, explained, seed))
         rows, skipped = predicted(model, data, truth, ledger, tell)
-        skipped = [*data.skipped, *skipped]
-        if len(rows) < FEWEST:
-            raise UsageError(f"{len(rows)} images can be read, {len(skipped)} were skipped: an audit needs {FEWEST}.")
-        _check_setup(model, data, truth, rows, ledger, seed, anyway=anyway)
+        _refuse_few(rows, skipped)
+        check_setup(model, data, truth, rows, _data_id(data), ledger, seed, anyway=anyway)
         examined = examine(model, data, truth, rows, per_class, explained, ledger, seed)
+        skipped += examined.skipped
         names = output_names(model, examined.held.clean.shape[1])
         maps = maps_of(model, examined, infos, ledger, data.root, seed, tell)
         trials, notes = _tried(model, examined, maps, names, seed, tell)
+        found, trial_of = _found(model, data, examined, trials, names, notes)
         report = {
             **_about(model, data),
             "n_images": len(rows),
-            "n_examined": len(examined.rows),
-            "n_explained": len(examined.explained),
             "n_skipped": len(skipped),
-            **_found(model, data, examined, trials, names, notes),
+            **found,
             "review_queue": review_queue(examined, maps, data.kind),
-            "checks": _checked(model, examined, infos[0], checks, ledger, seed, tell),
+            "checks": _checked(model, examined, infos[0], asked, ledger, seed, tell),
             "skipped": skipped,
         }
-        report = judge(report, rules, None if against is None else read_report(against), date.today())
-        keep_strips(model, trials, report, names, examined.paths, ledger, pictures=pictures)
-        write_findings(folder, report, trials, data, examined, pictures=pictures)
+        report = judge(report, rules, before, date.today())
+        keep_strips(model, report, trial_of, names, examined.paths, ledger, pictures=pictures)
+        write_findings(folder, report, trial_of, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
         _write_verdict(ledger, report)
         _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
@@ -166,19 +165,20 @@ def _kept_on_interrupt(
         yield
     except KeyboardInterrupt:
         with open_ledger(folder) as ledger:
-            done = {kind: len(ledger.keys(kind)) for kind in ("prediction", "explanation", "skip")}
+            done = {kind: len(ledger.keys(kind)) for kind in ("prediction", "explanation")}
+            skipped = [record.content for record in ledger.read("skip")]
         report = {
             **_about(model, data),
             "n_images": done["prediction"],
             "n_examined": 0,
             "n_explained": 0,
-            "n_skipped": len(data.skipped) + done["skip"],
+            "n_skipped": len(skipped),
             "findings": [],
             "detectable_effect": {},
             "not_tested": ["Everything: the audit was interrupted."],
             "review_queue": [],
             "checks": [],
-            "skipped": list(data.skipped),
+            "skipped": skipped,
             "interrupted": f"interrupted after {done['prediction']} of {len(data)} images were predicted and "
             f"{done['explanation']} maps made",
         }
@@ -193,21 +193,28 @@ def _page(folder: Path, report: Record, *, pictures: bool) -> Path:
     return page.resolve()
 
 
-def forecast_audit(
-    model: VisionModel,
-    dataset: DataSet,
-    methods: Sequence[str] = METHODS,
-    *,
-    explained: int = 1000,
-) -> tuple[int, int]:
-    """(forward, gradient) rows at most of an audit, where a dozen patterns are tried."""
-    images, shape = len(dataset), model.input_shape()
-    examined = min(images, explained)
-    forward, gradient = images + 5 * min(images, SETUP_IMAGES) + 2 * examined + CANDIDATES * ROWS_OF_ONE, 0
-    for name in methods:
-        rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))
-        forward, gradient = forward + examined * rows[0], gradient + examined * rows[1]
-    return forward, gradient
+def _methods(names: Sequence[str], per_class: int, explained: int, seed: int) -> list[MethodInfo]:
+    """The methods that are asked for; UsageError for these and for numbers that cannot be meant."""
+    if isinstance(names, str) or not names:
+        raise UsageError(f"methods are names of one or more methods; got {names!r}. Default: {', '.join(METHODS)}.")
+    whole_number("per_class", per_class, at_least=1)
+    whole_number("explained", explained, at_least=1)
+    whole_number("seed", seed, at_least=0)
+    return [find_method(name) for name in names]
+
+
+def _asked(info: MethodInfo, checks: Sequence[str], seed: int) -> Asked:
+    if "localization" in checks:
+        raise UsageError("the check localization needs boxes, which an audit does not take: sw.check(..., boxes=...).")
+    return prepared(info, list(checks), seed, None)
+
+
+def _refuse_few(rows: Sequence[Row], skipped: Sequence[Record]) -> None:
+    if len(rows) < FEWEST:
+        first = f" The first: {skipped[0]['path']}: {skipped[0]['reason']}." if skipped else ""
+        raise UsageError(
+            f"{len(rows)} images can be read, {len(skipped)} were skipped: an audit needs {FEWEST}.{first}"
+        )
 
 
 def output_names(model: VisionModel, k: int) -> list[str]:
@@ -237,23 +244,6 @@ def _data_id(data: DataSet) -> str:
     return identity([[sample.name, str(sample.label)] for sample in data.samples])
 
 
-def _check_setup(
-    model: VisionModel, data: DataSet, truth: Tensor, rows: list[Row], ledger: Ledger, seed: int, *, anyway: bool
-) -> None:
-    """What the network says of the labels, on some of the images; RefusalError where they look wrong."""
-    key = f"{model.fingerprint()} {_data_id(data)}"
-    if model.task not in ("multiclass", "binary") or ledger.find("setup", key) is not None:
-        return
-    drawn = np.random.default_rng(seed).permutation(len(rows))[:SETUP_IMAGES]
-    index = [rows[i].index for i in sorted(drawn)]
-    x = torch.cat([read_sample(model, data.samples[i])[0] for i in index])
-    scenes = [data.samples[i].group or data.samples[i].name for i in index]
-    setup = examine_setup(model, x, truth[index].tolist(), scenes if len(set(scenes)) < len(scenes) else None)
-    if setup.warning and not anyway:
-        raise RefusalError(f"{setup.warning} Nothing was audited; anyway=True (--anyway) goes on.")
-    ledger.append("setup", key, setup.to_dict())
-
-
 def _tried(
     model: VisionModel, e: Examined, maps: dict[str, Tensor], names: Sequence[str], seed: int, tell: Progress
 ) -> tuple[list[Trial], list[str]]:
@@ -268,26 +258,30 @@ def _tried(
     labels = labels_of(e.truth, kind, names, held.clean.shape[1])
     trials: list[Trial] = []
     notes: list[str] = []
+    new: list[Trial] = []
 
     def tried(what: str) -> list[Trial]:
         tell(f"looking for {what}", 0, 1)
         found, said = _candidates(what, held, maps, finding, labels, seed)
         notes.extend(said)
-        new = []
-        for done, candidate in enumerate(found):
-            tell(f"confirming {what}", done, len(found))
-            new.append(try_candidate(held, candidate, seed))
-        correct([*trials, *new])
-        return new
+        done = []
+        for number, candidate in enumerate(found):
+            tell(f"confirming {what}", number, len(found))
+            done.append(try_candidate(held, candidate, seed))
+        correct([*trials, *done])
+        return done
 
     for stage in STAGES:
+        held = explained_away(held, new)
         of_kind = {what: tried(what) for what in stage}
-        strength = {what: max((one.strength() for one in new), default=0.0) for what, new in of_kind.items()}
+        strength = {what: max((one.strength() for one in done), default=0.0) for what, done in of_kind.items()}
         for place, what in enumerate(sorted(stage, key=lambda name: -strength[name])):
-            new = tried(what) if place and max(strength.values()) else of_kind[what]
+            if place and max(strength.values()):
+                held = explained_away(held, new)
+                of_kind[what] = tried(what)
+            new = of_kind[what]
             trials += new
             correct(trials)
-            held = explained_away(held, new)
     return trials, list(dict.fromkeys(notes))
 
 
@@ -313,21 +307,20 @@ def _candidates(
 
 
 def _checked(
-    model: VisionModel, e: Examined, info: MethodInfo, checks: Sequence[str], ledger: Ledger, seed: int, tell: Progress
+    model: VisionModel, e: Examined, info: MethodInfo, asked: Asked, ledger: Ledger, seed: int, tell: Progress
 ) -> list[Record]:
     """The trust card of a method on some of the images: its rows, from the ledger where they are known."""
-    if not checks:
+    if not asked:
         return []
     key = identity([model.fingerprint(), info.name, digest(e.held.images[:CHECKED]), seed])
-    known = [ledger.find("check", f"{key} {name}") for name in checks]
+    known = [ledger.find("check", f"{key} {name}") for name in asked]
     if None in known:
         tell(f"checking {info.title}", 0, 1)
-        asked = prepared(info, list(checks), seed, None)
         x = e.held.images[:CHECKED].float() / 255
         card = card_of(model, x, e.shown[:CHECKED], info, None, None, seed, {}, asked, None, None)
         rows = [
             {"id": f"{key} {name}", "card": card.about, **row}
-            for name, row in zip(checks, card.to_dict()["checks"], strict=True)
+            for name, row in zip(asked, card.to_dict()["checks"], strict=True)
         ]
         known = list(ledger.append_all("check", [(row["id"], runfolder.plain(row)) for row in rows]))
     return [record.content for record in known if record is not None]
@@ -340,20 +333,24 @@ def _found(
     trials: Sequence[Trial],
     names: Sequence[str],
     notes: Sequence[str],
-) -> Record:
-    """The findings, what these images would have shown, and what was not looked for."""
-    metadata = [dict(data.samples[row.index].metadata) for row in e.rows]
+) -> tuple[Record, dict[str, Trial]]:
+    """On how many images what was found, what these would have shown, what was not looked for; by id a finding's trial."""
+    metadata = [data.samples[row.index].metadata for row in e.rows]
     found = []
     for trial in trials:
-        facts = facts_of_metadata(trial.candidate.shows, metadata)
-        trial.candidate = replace(trial.candidate, suspicion=(*trial.candidate.suspicion, *facts))
-        first = int(trial.candidate.shows.nonzero().flatten()[0]) if bool(trial.candidate.shows.any()) else 0
-        found.append(finding_of(model, trial, names, e.paths, e.shown[first].geometry))
-    return {
-        "findings": merged(found),
+        shows = trial.candidate.shows
+        first = int(shows.nonzero()[0]) if bool(shows.any()) else 0
+        facts = facts_of_metadata(shows, e.held.scenes, metadata)
+        found.append((finding_of(model, trial, names, e.paths, e.shown[first].geometry, facts), trial))
+    kept = merged(found)
+    report = {
+        "n_examined": len(e.rows),
+        "n_explained": len(e.explained),
+        "findings": [one for one, _ in kept],
         "detectable_effect": detectable(trials, names, "score" if model.task == "regression" else "logit"),
         "not_tested": [*notes, *_not_tested(data)],
     }
+    return report, {one["id"]: trial for one, trial in kept}
 
 
 def _write_records(
@@ -392,11 +389,10 @@ def _not_tested(data: DataSet) -> list[str]:
         "Marks smaller than about a thirtieth of the image's side, and nearly transparent ones that move.",
         "The photo's own size and aspect ratio, which the model does not see.",
     ]
+    if len({str(sample.label) for sample in data.samples}) < 2:
+        said.append(f"Cues that go with a label: all {len(data)} images have the same, {data.samples[0].label}.")
     if not any(sample.group for sample in data.samples):
         said.append(
             "Whether images share a patient, a session or a scene: without a group column each counts for itself."
         )
     return said
-
-
-__all__ = ["Audit", "audit", "forecast_audit"]

@@ -21,6 +21,7 @@ from seewhy.registry import MethodInfo
 from seewhy.target import probabilities
 
 GROUP = 32  # images that are read, computed and written together: memory does not grow with the data set
+MOST_OUTPUTS = 20  # that are kept of an image; of more only the largest
 Progress = Callable[[str, int, int], None]
 
 
@@ -49,14 +50,16 @@ def read_sample(model: VisionModel, sample: Sample) -> tuple[Tensor, Shown]:
 def predicted(
     model: VisionModel, dataset: DataSet, truth: Tensor, ledger: Ledger, progress: Progress
 ) -> tuple[list[Row], list[dict[str, str]]]:
-    """The prediction of every image, and the images that could not be read; each is written as soon as its group is done."""
+    """The prediction of every image, and what is left out; each is written as soon as its group is done."""
     sha = model.fingerprint()
     known = {record.key: record.content for record in ledger.read("prediction")}
     rows: list[Row] = []
-    skipped: list[dict[str, str]] = []
+    skipped = list(dataset.skipped)
+    list_skipped(ledger, skipped)
     for start in range(0, len(dataset.samples), GROUP):
         progress("predicting", start, len(dataset.samples))
         new: list[tuple[int, str, Tensor]] = []
+        lost: list[dict[str, str]] = []
         for index in range(start, min(start + GROUP, len(dataset.samples))):
             sample = dataset.samples[index]
             try:
@@ -66,11 +69,45 @@ def predicted(
                     continue
                 new.append((index, key, read_sample(model, sample)[0] if x is None else x))
             except ImageError as error:
-                skipped.append({"path": sample.name, "reason": str(error)})
+                lost.append(skip_of(sample, error))
         rows += _predict(model, dataset, truth, ledger, new)
-    for one in skipped:
-        ledger.append("skip", one["path"], one)
+        list_skipped(ledger, lost)
+        skipped += lost
     return sorted(rows, key=lambda row: row.index), skipped
+
+
+def read_again(
+    model: VisionModel, data: DataSet, index: Sequence[int], skipped: list[dict[str, str]]
+) -> Iterator[tuple[int, Tensor, Shown]]:
+    """Images that were predicted, read once more: place in `index`, pixels, where they come from; UsageError for none.
+
+    What cannot be read any more is added to `skipped`; its prediction stands.
+    """
+    found = 0
+    for place, i in enumerate(index):
+        try:
+            x, shown = read_sample(model, data.samples[i])
+        except ImageError as error:
+            skipped.append(skip_of(data.samples[i], error))
+            continue
+        found += 1
+        yield place, x, shown
+    if not found:
+        first = f"{skipped[0]['path']}: {skipped[0]['reason']}" if skipped else "none was asked for"
+        raise UsageError(f"none of {len(index)} images can be read any more; the first, {first}")
+
+
+def list_skipped(ledger: Ledger, skipped: Sequence[dict[str, str]]) -> None:
+    """Each image that is left out, with its reason, as a row."""
+    ledger.append_all("skip", [(identity(one), one) for one in skipped])
+
+
+def skip_of(sample: Sample, error: ImageError) -> dict[str, str]:
+    """How an image that cannot be read is listed: where this machine keeps its files is no part of the reason."""
+    reason = str(error)
+    for name in (sample.name, str(sample.source)):
+        reason = reason.removeprefix(f"{name}: ")
+    return {"path": sample.name, "reason": reason}
 
 
 def _predict(
@@ -97,7 +134,7 @@ def _predict(
 
 def _said(model: VisionModel, outputs: Tensor, p: Tensor | None, truth: Tensor) -> dict[str, Any]:
     """What the model said, and whether that is right; a score has no right and wrong, but an error."""
-    few = outputs.tolist() if len(outputs) <= 20 else None
+    few = outputs.tolist() if len(outputs) <= MOST_OUTPUTS else None
     if model.task == "regression" or p is None:
         score = float(outputs[0])
         return {"predicted": score, "right": None, "score": score, "probability": None, "outputs": few}

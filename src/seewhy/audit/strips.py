@@ -1,6 +1,6 @@
 """Pictures of what an experiment did: the image, the image without what was found, the image with it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.confirm import Trial
 from seewhy.audit.examined import Examined
-from seewhy.audit.findings import finding_of, in_photo
+from seewhy.audit.findings import in_photo
 from seewhy.audit.output import write_finding
 from seewhy.audit.stream import thumbnails
 from seewhy.data.dataset import DataSet
@@ -24,19 +24,21 @@ EACH = 4  # images of either kind a finding
 
 def keep_strips(
     model: VisionModel,
-    trials: Sequence[Trial],
     report: dict[str, Any],
+    trial_of: Mapping[str, Trial],
     names: Sequence[str],
     paths: Sequence[str],
     ledger: Ledger,
     *,
     pictures: bool,
 ) -> None:
-    """Pictures and scores of a few images per finding, kept and recorded: removed where it is, pasted where it is not."""
-    wanted = {one["id"]: one for one in report["findings"] if one["effect"]}
-    for trial in trials:
-        found = wanted.get(finding_of(model, trial, names, paths)["id"])
-        if found is None or trial.why_untested:
+    """Pictures and scores of a few images per finding, kept and recorded: removed where it is, pasted where it is not.
+
+    trial_of: the trial behind each finding, by its id.
+    """
+    for found in report["findings"]:
+        trial = trial_of[found["id"]]
+        if trial.why_untested:
             continue
         k = names.index(found["effect"][0]["output"])
         fill = next(iter(trial.candidate.remove.values()))
@@ -87,13 +89,19 @@ def _said(model: VisionModel, table: Tensor, k: int) -> Tensor:
 
 
 def write_findings(
-    folder: Path, report: dict[str, Any], trials: Sequence[Trial], data: DataSet, examined: Examined, *, pictures: bool
+    folder: Path,
+    report: dict[str, Any],
+    trial_of: Mapping[str, Trial],
+    data: DataSet,
+    examined: Examined,
+    *,
+    pictures: bool,
 ) -> None:
     """findings/<id>/ of every confirmed finding: the images that show it, where it lies in each, what the model said."""
     for found in report["findings"]:
         if found["status"] != "confirmed":
             continue
-        candidate = next(t.candidate for t in trials if _is_of(t.candidate, found, examined.paths))
+        candidate = trial_of[found["id"]].candidate
         shown = candidate.shows.nonzero().flatten().tolist()
         samples = [data.samples[examined.rows[i].index] for i in shown]
         boxes = [_boxes(candidate, i, examined.held.images.shape[2:], examined.shown[i].geometry) for i in shown]
@@ -102,12 +110,6 @@ def write_findings(
             for i in shown
         ]
         write_finding(folder, found, samples, boxes, scores, pictures=pictures)
-
-
-def _is_of(candidate: Candidate, found: dict[str, Any], paths: Sequence[str]) -> bool:
-    """Whether a finding is of this candidate: two marks may lie in the same corner."""
-    images = [paths[i] for i in candidate.shows.nonzero().flatten().tolist()]
-    return (candidate.name, images) == (found["name"], found["images"])
 
 
 def _boxes(

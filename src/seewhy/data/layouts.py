@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from seewhy.data.images import HIDDEN
+from seewhy.data.images import HIDDEN, SUFFIXES
 from seewhy.data.stored import read_stored
 from seewhy.data.tables import Table, read_csv
 from seewhy.errors import UsageError, near_names
@@ -17,6 +17,11 @@ ONE_SPLIT = 'name one, e.g. split="{}"'
 
 def read_table(path: Path) -> Table:
     """A CSV, Parquet or Arrow file as a table; UsageError for what is none."""
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        raise UsageError(
+            f"{path} is one image, no data set: give the folder that holds a sub-folder per class, or a table of paths and "
+            "labels."
+        )
     return read_stored([path]) if path.suffix.lower() in (".parquet", ".arrow") else read_csv(path)
 
 

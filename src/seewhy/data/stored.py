@@ -67,7 +67,7 @@ def _pyarrow(path: Path) -> Any:
 @lru_cache(maxsize=2)
 def _group(path: Path, version: tuple[int, int], group: int, column: str) -> Any:
     """The images of one row group; the last two are kept, so that images in order read each group once."""
-    return _opened(path, version).read_row_group(group, columns=[column]).column(column)
+    return _opened(path, version).read_row_group(group, [column]).column(column)
 
 
 def _version(path: Path) -> tuple[int, int]:
@@ -81,8 +81,11 @@ def _file(path: Path) -> Any:
 
 
 @lru_cache(maxsize=4)
-def _opened(path: Path, version: tuple[int, int]) -> Any:  # noqa: ARG001  # part of the key
-    """A Parquet file, or an Arrow stream in mapped memory; both are read by groups of rows."""
+def _opened(path: Path, _written: tuple[int, int]) -> Any:
+    """A Parquet file, or an Arrow stream in mapped memory; both are read by groups of rows.
+
+    _written: `_version` of the file, so that what is kept of it is dropped when it is written again.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -107,8 +110,8 @@ class _Stream:
     def read(self, columns: list[str]) -> Any:
         return self.table.select(columns)
 
-    def read_row_group(self, group: int, columns: list[str]) -> Any:  # noqa: ARG002  # all is one group
-        return self.table.select(columns)
+    def read_row_group(self, _group: int, columns: list[str]) -> Any:
+        return self.table.select(columns)  # all of it is one group
 
 
 def _schema_and_rows(path: Path) -> tuple[Any, list[int]]:

@@ -105,7 +105,7 @@ def prepare(
     marked = marks_with_ratings([item.rating for item in held_out], seed + 1)
     table = write_listings(out / "listing-photos", held_out, marked)
     deals: dict[str, Deal] = {
-        "confounded": lambda epoch: collected,  # noqa: ARG005  # the same photos carry it in every epoch
+        "confounded": lambda _epoch: collected,  # the same photos carry it in every epoch
         "balanced": lambda epoch: marks_at_every_rating(ratings, int(collected.sum()), seed + epoch),
     }
     say(f"Training two networks on {len(trained):,} of them.")

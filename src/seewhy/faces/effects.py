@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from seewhy.audit.marks import words_of_place
+
 UNITS = {"logit": "logits", "probability": "probability", "score": "points of score"}
 DONE = {  # to images, in the order in which they are shown
     "pasted": "put onto images without it",
@@ -100,11 +102,8 @@ class Line:
 
 
 def place(where: Sequence[float] | None, kind: str) -> str:
-    """Where a pattern lies, in words: 'bottom right, 22 % x 8 % of the photo'."""
+    """Where a pattern lies, in words: 'the lower right corner, 22 % x 8 % of the photo'."""
     if where is None:
         return "everywhere in the image" if kind == "whole_image" else "at places that differ"
     x0, y0, x1, y1 = where
-    down = ("top", "middle", "bottom")[min(2, int(1.5 * (y0 + y1)))]
-    across = ("left", "center", "right")[min(2, int(1.5 * (x0 + x1)))]
-    spot = "center" if (down, across) == ("middle", "center") else f"{down} {across}"
-    return f"{spot}, {100 * (x1 - x0):.0f} % x {100 * (y1 - y0):.0f} % of the photo"
+    return f"{words_of_place((y0, x0, y1, x1), (1, 1))}, {100 * (x1 - x0):.0f} % x {100 * (y1 - y0):.0f} % of the photo"

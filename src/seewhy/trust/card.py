@@ -139,6 +139,8 @@ def prepared(
     masks: Any = None,
 ) -> dict[str, dict[str, Any]]:
     """Of every check that is wanted its parameters; UsageError where there is no such check or parameter, or one lacks."""
+    for name in wanted:
+        known_name("check", name, [*CHECKS, "documentation"])
     of_checks = _settings(settings, boxes, masks)
     given = {name: of_checks.get(name, {}) for name in wanted}
     if "agreement" in given:
@@ -241,8 +243,6 @@ def _wanted(only: str | Sequence[str] | None, boxes: Any, masks: Any) -> list[st
     names = [only] if isinstance(only, str) else list(dict.fromkeys(only))
     if not names:
         raise UsageError("only=[] leaves no check to run.")
-    for name in names:
-        known_name("check", name, [*CHECKS, "documentation"])
     return names
 
 

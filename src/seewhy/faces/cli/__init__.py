@@ -54,6 +54,10 @@ def main() -> None:
     except KeyboardInterrupt:
         say("interrupted. What was written before is kept.")
         sys.exit(INTERRUPTED)
+    except SystemExit as end:
+        if isinstance(end.__context__ and end.__context__.__cause__, KeyboardInterrupt):  # typer's way, without a word
+            say("interrupted. What was written before is kept.")
+        raise
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:  # a fault of ours: one line for the user, the traceback for us

@@ -39,7 +39,6 @@ POLICY = "What blocks: a seewhy.toml of your own. Default: confirmed findings bl
 AGAINST = "Run folder of an earlier audit: only what is new blocks."
 PICTURES = "Keep no picture, for private data: neither in the run folder nor on the page."
 MAX_SKIPPED = "More skipped images than this end with exit code 3: a number, or a share such as 2%."
-METHODS_BY_DEFAULT = ("grad_cam", "occlusion")
 
 
 def audit(
@@ -95,7 +94,7 @@ def audit(
         split=split,
     )
     network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
-    forecast(network, dataset, names, explained, dry_run=dry_run, as_json=as_json)
+    forecast(network, dataset, names, explained, per_class, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     with kept_on_interrupt(out), progress_bar() as step:
@@ -129,6 +128,7 @@ def check_call(
     import seewhy.methods  # noqa: F401  # fills the registry
     from seewhy.audit.gate import read_report
     from seewhy.audit.policy import read_policy, refuse_expired
+    from seewhy.audit.run import METHODS
     from seewhy.errors import UsageError, near_file, whole_number
     from seewhy.registry import find_method
 
@@ -138,7 +138,7 @@ def check_call(
             f"{data}: no such folder or table. An audit reads a folder with a sub-folder per class, a CSV or Parquet table "
             f"of paths and labels, or a Hugging Face folder.{near_file(data)}"
         )
-    names = tuple(dict.fromkeys(method)) or METHODS_BY_DEFAULT
+    names = tuple(dict.fromkeys(method)) or METHODS
     for name in names:
         find_method(name)
     refuse_expired(read_policy(policy), datetime.datetime.now(datetime.UTC).date())
@@ -164,13 +164,23 @@ def read_share(text: str) -> tuple[float, bool]:
 
 
 def forecast(
-    network: "VisionModel", dataset: "DataSet", methods: Sequence[str], explained: int, *, dry_run: bool, as_json: bool
+    network: "VisionModel",
+    dataset: "DataSet",
+    methods: Sequence[str],
+    explained: int,
+    per_class: int,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Say how many rows and minutes the audit will take, where that is long or all that is asked."""
     from seewhy.audit import forecast_audit
+    from seewhy.audit.forecast import PATTERNS, rows_of_pattern
 
-    forward, gradient = forecast_audit(network, dataset, methods, explained=explained)
-    say_forecast(network, len(dataset), forward, gradient, dry_run=dry_run, as_json=as_json)
+    forward, gradient = forecast_audit(network, dataset, methods, explained=explained, per_class=per_class)
+    more = rows_of_pattern(min(len(dataset), explained))
+    assumed = f"where {PATTERNS} patterns are found and tried; each further one adds {more} forward rows at most"
+    say_forecast(network, len(dataset), forward, gradient, dry_run=dry_run, as_json=as_json, assumed=assumed)
 
 
 def write_junit(file: Path, report: dict[str, Any]) -> None:

@@ -178,19 +178,19 @@ def forecast(
 
 
 def say_forecast(
-    network: "VisionModel", images: int, forward: int, gradient: int, *, dry_run: bool, as_json: bool
+    network: "VisionModel", images: int, forward: int, gradient: int, *, dry_run: bool, as_json: bool, assumed: str = ""
 ) -> None:
-    """Rows and minutes, where they are many or all that is asked."""
+    """Rows and minutes, where they are many or all that is asked. assumed: under what they are an upper bound."""
     from seewhy.explanation import seconds_of
 
     if not dry_run and forward + gradient < ROWS_TO_FORECAST:
         return
     seconds = seconds_of(network, network.input_shape(), forward, gradient)
     text = f"at most {forward} forward and {gradient} gradient rows, about {duration(seconds)} on {network.device}"
+    text += f", {assumed}" if assumed else ""
     if dry_run and as_json:
-        result_json(
-            {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
-        )
+        found = {"images": images, "forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
+        result_json({**found, "assumed": assumed} if assumed else found)
     elif dry_run:
         result(f"{images} images: {text}")
     elif seconds > FORECAST_ABOVE_SECONDS or forward + gradient >= images * LONG:
