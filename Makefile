@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench retrain planted coverage clean
+.PHONY: help demo test lint types docs bench ledger retrain planted coverage clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchma
 
 retrain: $(VENV)/installed-dev ## ROAR and data randomization on CIFAR=FOLDER of photos; resumable; writes docs/benchmarks-roar.md
 	@$(BIN)/python benchmarks/roar.py $(CIFAR)
+
+ledger: $(VENV)/installed-dev ## The ledger under load and its writers killed, in a file and on PostgreSQL; writes docs/benchmarks-ledger.md
+	@$(BIN)/python benchmarks/ledger.py
 
 planted: $(VENV)/installed-bench ## The audit against planted truth, PHOTOS=FOLDERS beside; resumable; writes docs/benchmarks-planted.md (hours)
 	@$(BIN)/python benchmarks/planted.py $(if $(PHOTOS),--photos $(PHOTOS))

@@ -122,12 +122,28 @@ def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
 def test_every_command_runs(page, folder_with_a_cat):
     if page.name == "audit.md":  # its commands are about the network, the photos and the run of its snippets
         (folder_with_a_cat / "mynet.py").write_text(blocks(page, "python")[0])
+    if page.name in ("audit.md", "ledger.md"):
         run_snippets(page)
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     for command in commands:
         done = CliRunner().invoke(app, shlex.split(command)[1:])
         assert done.exit_code == 0, done.output
         assert done.stdout.strip()
+
+
+def test_snippets_for_other_systems_are_run_by_their_benchmark():
+    import other_systems
+
+    page = ROOT / "docs" / "other-systems.md"
+    marked = re.findall(r"^```python (\w+)$", page.read_text("utf-8"), re.MULTILINE)
+    assert marked == list(other_systems.SYSTEMS) == list(other_systems.READ_BACK)
+    found = other_systems.snippets()
+    assert [system for system, _ in found if system] == marked
+    assert [code for system, code in found if not system] == blocks(page, "python")
+    for system, code in found:
+        compile(code, system, "exec")
+    others = [other.name for other in PAGES if other != page and "```python " in other.read_text("utf-8")]
+    assert others == []  # whose marked snippets nothing would run
 
 
 def test_the_method_table_is_fresh():

@@ -85,7 +85,17 @@ INSIDE = {
         ],
     ],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
-    "ledger": [["schema"], ["record", "store"]],
+    "ledger": [
+        ["schema"],
+        ["database"],
+        ["migrations", "sqlite", "postgres"],
+        ["place"],
+        ["store"],
+        ["record", "again", "changes", "keys"],
+        ["checkpoint", "replay"],
+        ["verify", "erasure"],
+        ["signing"],
+    ],
     "audit": [
         ["candidate"],
         ["association", "patterns", "selection", "stream", "policy", "output"],
@@ -96,7 +106,18 @@ INSIDE = {
         ["forecast"],
     ],
     "demo": [["photos", "listings"], ["explained", "training"]],
-    "faces": [["words", "plot", "effects"], ["cards"], ["audit_page"], ["audit_pdf"], ["report"], ["start"], ["cli"]],
+    "faces": [
+        ["words", "plot", "effects"],
+        ["cards"],
+        ["audit_page"],
+        ["audit_pdf"],
+        ["report"],
+        ["start", "compliance_subject", "compliance_pdf"],
+        ["compliance_evidence"],
+        ["compliance"],
+        ["compliance_page"],
+        ["cli"],
+    ],
 }
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -313,6 +313,25 @@ def test_a_fingerprint_of_other_number_types_is_its_own(dtype):
     assert sw.wrap(tiny_cnn().to(dtype)).fingerprint() != sw.wrap(tiny_cnn()).fingerprint()
 
 
+def test_a_fingerprint_sees_the_buffers_that_no_file_holds():
+    net = tiny_cnn()
+    net.register_buffer("grid", torch.ones(3), persistent=False)
+    before = sw.wrap(net).fingerprint()
+    net.grid[0] = 2
+    assert sw.wrap(net).fingerprint() != before
+
+
+def test_a_fingerprint_sees_the_packed_weights_of_quantized_layers():
+    def quantized(scale):
+        net = tiny_cnn()
+        net.fc.weight.data[0] *= scale
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch announces another way to quantize
+            return sw.wrap(torch.ao.quantization.quantize_dynamic(net, {nn.Linear})).fingerprint()
+
+    assert quantized(1) == quantized(1) != quantized(0.5)
+
+
 # -- labels ----------------------------------------------------------------------------------------------------------------
 
 

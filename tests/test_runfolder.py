@@ -387,7 +387,7 @@ def test_a_numpy_number_stays_a_number(value, expected):
 
 
 def test_a_folder_that_holds_only_what_an_audit_left_is_taken_and_a_strangers_is_not(tmp_path):
-    for name in ("findings.json", "seewhy.toml", "report.pdf", "index.html", "ledger.sqlite"):
+    for name in ("findings.json", "seewhy.toml", "report.pdf", "index.html", "ledger.sqlite", "ledger.json"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "findings").mkdir()
     runfolder.open_folder(tmp_path)

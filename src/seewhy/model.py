@@ -59,6 +59,8 @@ class VisionModel:
         self.size, self.crop, self.interpolation = size, crop, interpolation
         self.framing, self.padding = framing, padding
         self.weights = ""  # where they came from, in words; "": as the network was given
+        self.loaded: dict[str, Any] | None = None  # the arguments of the sw.load that made it, as plain JSON values
+        self.version: str | None = None  # the user's own name of this version, for the records
         self.labels = list(labels) if labels is not None else None
         self.task: Task = task
         self.batch_size = batch_size
@@ -259,6 +261,11 @@ class VisionModel:
             f"{size} rows do not fit on {self.device}; going on with {size // 2}.", RuntimeWarning, stacklevel=3
         )
         return size // 2
+
+    @property
+    def rows_together(self) -> int | None:
+        """Rows in one forward as they stand: the user's `batch_size`, or what was timed; None: all, or what fits."""
+        return self._timed_batch if self.batch_size is None else self.batch_size
 
     def rows_per_forward(self, n: int, shape: Sequence[int]) -> int:
         """Rows in one forward: the user's `batch_size`, or one that was timed once (CPU), or the largest that fits."""

@@ -3,24 +3,29 @@
 run.json      schema, command, what was skipped and why          (replaced as a whole)
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
-ledger.sqlite everything that an audit measured: seewhy.ledger   (append only)
+ledger.sqlite the record of every explanation, check and audit: seewhy.ledger (append only); or ledger.json: on which server
 findings.json what an audit found, and its verdict               (replaced as a whole)
 findings/     a folder per confirmed finding: its images, boxes and scores
 seewhy.toml   the policy that the verdict was judged by
-maps/         raw maps, float32 .npy, of a ledger .npz, named by their content (never pickled)
-images/       what the model was shown, .png; also .npy where 8 bits do not hold it exactly; a ledger's pictures
+maps/         raw maps, compressed .npz, named by the hash of their bytes (never pickled); rows and ledger name the same file
+images/       what the model was shown, .png; also .npz where 8 bits do not hold it exactly; a ledger's pictures
 pictures/     overlays over what the model was shown, and over the whole photo where that was asked for, .png
 photos/       the demo's copies of its photos
+checkpoints/  signed: the number and hash of the ledger's newest record, each in a file that is never written again
 index.html    the page; report.pdf: the same of an audit, for signature
+compliance.*  the compliance record: .html, .pdf and .json; compliance-NUMBER.* of one decision
 """
 
 import hashlib
 import json
 import math
 import os
+import zlib
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,19 +35,23 @@ from seewhy.errors import SeewhyError, UsageError
 
 SCHEMA = 1
 LEDGER = "ledger.sqlite"
+LEDGER_ON_SERVER = "ledger.json"  # in its place: which ledger of a team's server is this run's
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
+UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 OWN = (
     "run.json",
     "rows.jsonl",
     "checks.jsonl",
     *_LEDGER,
+    LEDGER_ON_SERVER,
     *_AUDIT,
     "maps",
     "images",
     "pictures",
     "photos",
+    "checkpoints",
     *_PAGES,
 )
 Record = dict[str, Any]
@@ -111,9 +120,9 @@ def append(
     overlay, on_photo: the map over that picture, and over the whole photo.
     """
     stored: Record = {**record, "map": {**record["map"]}, "image": {**record["image"]}}
-    stored["map"]["file"] = _store(folder, "maps", npy_bytes(raw), "npy")
+    stored["map"]["file"] = _store(folder, "maps", npz_bytes(raw), "npz")
     stored["image"]["file"] = _store(folder, "images", _png(shown), "png") if shown is not None else None
-    stored["image"]["array"] = _store(folder, "images", npy_bytes(pixels), "npy") if pixels is not None else None
+    stored["image"]["array"] = _store(folder, "images", npz_bytes(pixels), "npz") if pixels is not None else None
     stored["picture"] = _store(folder, "pictures", _png(overlay), "png") if overlay is not None else None
     stored["picture_on_photo"] = _store(folder, "pictures", _png(on_photo), "png") if on_photo is not None else None
     return _append_record(folder / "rows.jsonl", stored)
@@ -128,6 +137,16 @@ def read_checks(folder: str | Path) -> list[Record]:
     """What every check found, in the order of the first record of each id."""
     read_run(folder)
     return _read_records(Path(folder) / "checks.jsonl")
+
+
+def files_of(folder: Path, rows: Sequence[Record]) -> list[Path]:
+    """Every file that some rows, as they were written, are told by: theirs, and those that list them."""
+    named = {name for row in rows for name in (row["map"]["file"], *_pictures_of(row)) if name is not None}
+    return [path for name in ("run.json", "rows.jsonl", LEDGER, *sorted(named)) if (path := folder / name).exists()]
+
+
+def _pictures_of(row: Record) -> tuple[str | None, ...]:
+    return row["image"]["file"], row["image"]["array"], row["picture"], row["picture_on_photo"]
 
 
 def _append_record(path: Path, record: Record) -> Record:
@@ -175,8 +194,9 @@ def read_array(folder: str | Path, name: str) -> NDArray[np.float32]:
 
 def _load_array(content: BytesIO, path: Path) -> NDArray[np.float32]:
     try:
-        values: NDArray[np.float32] = np.load(content, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError) as error:  # pickled, cut off, or a header that claims the impossible
+        found = np.load(content, allow_pickle=False)
+        values: NDArray[np.float32] = found["values"] if isinstance(found, np.lib.npyio.NpzFile) else found
+    except UNREADABLE as error:  # pickled, cut off, or a header that claims the impossible
         raise SeewhyError(f"{path} is no array that can be read safely ({type(error).__name__}: {error}).") from error
     return values
 
@@ -185,6 +205,13 @@ def npy_bytes(values: NDArray[Any]) -> bytes:
     """An array as the bytes of an .npy file, without pickle."""
     buffer = BytesIO()
     np.save(buffer, np.ascontiguousarray(values), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def npz_bytes(values: NDArray[Any]) -> bytes:
+    """An array as the bytes of a compressed .npz file, without pickle; the same array always gives the same bytes."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, values=np.asarray(values, order="C"))
     return buffer.getvalue()
 
 
@@ -207,9 +234,13 @@ def _read_map(root: Path, record: Record) -> NDArray[np.float32]:
         content = path.read_bytes()
     except OSError as error:
         raise SeewhyError(f"{path}: the map of row {record['id']} is missing ({error.strerror}).") from error
-    if hashlib.sha256(content).hexdigest() != record["map"]["sha256"]:
-        raise SeewhyError(f"{path}: the map was changed after it was written (its hash is not the recorded one).")
-    return _load_array(BytesIO(content), path)
+    changed = f"{path}: the map was changed after it was written (its hash is not the recorded one)."
+    if path.suffix == ".npz" and hashlib.sha256(content).hexdigest() != path.stem:  # an archive has idle bytes, too
+        raise SeewhyError(changed)
+    values = _load_array(BytesIO(content), path)
+    if hashlib.sha256(npy_bytes(values)).hexdigest() != record["map"]["sha256"]:
+        raise SeewhyError(changed)
+    return values
 
 
 def _read_image(root: Path, record: Record) -> NDArray[np.uint8] | None:
@@ -232,7 +263,7 @@ def _inside(root: Path, name: str) -> Path:
 
 
 def _store(folder: Path, kind: str, content: bytes, suffix: str) -> str:
-    name = f"{kind}/{hashlib.sha256(content).hexdigest()[:20]}.{suffix}"
+    name = f"{kind}/{hashlib.sha256(content).hexdigest()}.{suffix}"
     path = folder / name
     if not path.exists() or path.read_bytes() != content:  # a damaged file is mended by the next run
         write_file(path, content)
@@ -284,6 +315,8 @@ def write_file(path: Path, content: bytes) -> None:
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             temporary.write_bytes(content)
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())  # a record that names this file comes after it
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

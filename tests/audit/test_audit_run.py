@@ -16,7 +16,8 @@ from torch import nn
 
 import nets
 import seewhy as sw
-from seewhy.ledger import open_ledger
+from seewhy.faces.compliance import compliance_record
+from seewhy.ledger import CONTENTS, open_ledger
 
 FAST = {"methods": ("occlusion",), "checks": (), "anyway": True}
 
@@ -146,6 +147,24 @@ def test_killed_it_goes_on_from_the_last_row_that_was_written(done, tmp_path):
         assert len(ledger.keys("explanation")) == 32
     resumed = audited(reader(), dataset(), tmp_path, pictures=False)
     assert (resumed.folder / "findings.json").read_bytes() == (done.folder / "findings.json").read_bytes()
+
+
+def test_the_verdict_is_in_the_ledger_with_the_findings_that_it_was_judged_on(done):
+    with open_ledger(done.folder, read_only=True) as ledger:
+        verdict = ledger.read("verdict")[-1].content
+        judged = [ledger.find("finding", key).content for key in verdict["findings"]]
+    assert judged == done.to_dict()["findings"]
+    assert verdict == {**{name: done.to_dict()[name] for name in verdict}, "findings": verdict["findings"]}
+    assert verdict.keys() == CONTENTS["verdict"].keys()
+
+
+def test_the_compliance_record_of_an_audit_says_what_the_audit_found(done):
+    record = compliance_record(done.folder)
+    assert (record["audit"]["verdict"], record["data"]["predicted"]) == ("blocked", len(dataset()))
+    tried = {one["id"]: one["sentence"] for one in record["behavior"]["findings"]}
+    assert tried == {one["id"]: one["sentence"] for one in done.findings}
+    assert [one["method"] for one in record["methods"]] == ["occlusion"]
+    assert {one["said"] for one in record["not_tested"]} >= set(done.to_dict()["not_tested"])
 
 
 def test_another_network_in_the_same_folder_is_asked_anew(done, tmp_path):

@@ -17,6 +17,7 @@ def test_explain_writes_a_run_folder_and_prints_the_page(seewhy, tmp_path):
         "index.html",
         "run.json",
         "rows.jsonl",
+        "ledger.sqlite",
         "maps",
         "images",
         "pictures",

@@ -1,37 +1,40 @@
 import hashlib
 import json
 import os
-import pickle
 import sqlite3
-from io import BytesIO
+from pathlib import Path
 
 import numpy as np
+import psycopg
 import pytest
 import torch
-from PIL import Image
+from raw_sql import sql
 from sqlalchemy import select
 
 from seewhy.errors import SeewhyError, UsageError
-from seewhy.ledger import CONTENTS, FIRST, NAME, chain_hash, open_ledger
-from seewhy.ledger.schema import metadata, record_table
+from seewhy.ledger import CONTENTS, FIRST, NAME, chain_hash, open_ledger, text_hash
+from seewhy.ledger.schema import canonical, metadata, record_table
 
 SKIP = {"path": "cats/1.png", "reason": "damaged"}
 RAW = np.random.default_rng(0).standard_normal((7, 9)).astype(np.float32)
 
 
 @pytest.fixture
-def ledger(tmp_path):
+def ledger(tmp_path, database):
+    with open_ledger(tmp_path / "run", database=database) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def in_file(tmp_path):
     with open_ledger(tmp_path / "run") as ledger:
         yield ledger
 
 
-def sql(ledger, statement):
-    connection = sqlite3.connect(ledger.path)
-    try:
-        with connection:
-            return connection.execute(statement).fetchall()
-    finally:
-        connection.close()
+@pytest.fixture
+def on_server(tmp_path, server):
+    with open_ledger(tmp_path / "run", database=server) as ledger:
+        yield ledger
 
 
 def expected_hash(record):
@@ -79,6 +82,8 @@ def test_every_record_carries_the_hash_of_the_one_before(ledger):
 
 def test_the_hash_stays_what_it_was_in_the_first_release():
     found = chain_hash(FIRST, 1, "2026-01-02T03:04:05.678901+00:00", "skip", "ä", {"b": [1.5, None], "a": "\u20ac"})
+    text = canonical({"b": [1.5, None], "a": "\u20ac"})
+    assert found == text_hash(FIRST, 1, "2026-01-02T03:04:05.678901+00:00", "skip", "ä", text)
     assert found == "df820c69e97b86848f1735da6acf17e1c378af0c236c0ea88ce746822dd79fc4"
 
 
@@ -113,9 +118,30 @@ def test_records_are_filtered_by_image_model_and_method(ledger):
     assert ledger.read(image="z.png") == []
 
 
+def test_a_ledger_is_read_one_by_one_over_many_pages(ledger, monkeypatch):
+    monkeypatch.setattr("seewhy.ledger.store.ROWS_AT_ONCE", 3)
+    ledger.append_all("skip", [(f"{i}", {"path": "x.png" if i % 2 else "y.png"}) for i in range(9)])
+    assert list(ledger.stream()) == ledger.read()
+    assert [one.number for one in ledger.stream()] == list(range(1, 10))
+    assert [one.number for one in ledger.stream(image="x.png", after=2)] == [4, 6, 8]
+    seen = ledger.stream("skip")
+    first = [next(seen) for _ in range(3)]
+    ledger.append("skip", "meanwhile", SKIP)  # a reader in the middle keeps no writer waiting
+    assert [*first, *seen] == ledger.read()
+    rows = list(ledger.rows(after=8))
+    assert (rows[0]["number"], rows[0]["image"], rows[0]["content"]) == (9, "y.png", '{"path":"y.png"}')
+    assert rows[-1].keys() == set(record_table.c.keys())
+
+
 def test_numbers_of_numpy_become_plain_and_what_is_not_finite_null(ledger):
     given = {"f": np.float32(0.5), "i": np.int64(3), "b": np.bool_(True), "n": [float("nan"), np.float32("inf")]}
     assert ledger.append("effect", "a", given).content == {"f": 0.5, "i": 3, "b": True, "n": [None, None]}
+
+
+def test_names_that_are_numbers_become_texts_before_they_are_sorted(ledger):
+    written = ledger.append("effect", "a", {"by": {10: "ten", 9: "nine", 100: (1, 2)}})
+    assert written.content == {"by": {"9": "nine", "10": "ten", "100": [1, 2]}}
+    assert written.hash == expected_hash(written)
 
 
 @pytest.mark.parametrize(
@@ -152,14 +178,18 @@ def test_a_file_name_that_is_no_text_is_a_key_like_any_other(ledger):
     assert written.content["path"] == name
     assert ledger.append("skip", name, {}) == ledger.find("skip", name) == written
     assert ledger.read(image=name) == [written]
-    assert ledger.keys("skip") == {"caf\\udce9.png"}
+    assert (
+        ledger.append("skip", "a\0b", {"path": "a\0b"}) == ledger.find("skip", "a\0b") == ledger.read(image="a\0b")[0]
+    )
+    assert ledger.keys("skip") == {"caf\\udce9.png", "a\\x00b"}
 
 
 @pytest.mark.parametrize("name", ["50% of it?", "a#b", "Bär é", "x;y'z"])
-def test_folders_of_any_name(tmp_path, name):
-    with open_ledger(tmp_path / name) as ledger:
+def test_folders_of_any_name(tmp_path, name, database):
+    with open_ledger(tmp_path / name, database=database) as ledger:
         ledger.append("skip", "a", SKIP)
-        assert (tmp_path / name / NAME).is_file()
+        assert ledger.path == tmp_path / name / (NAME if database is None else "ledger.json")
+        assert ledger.path.is_file()
     with open_ledger(tmp_path / name, read_only=True) as again:
         assert again.keys("skip") == {"a"}
 
@@ -167,37 +197,70 @@ def test_folders_of_any_name(tmp_path, name):
 # -- append-only ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE record SET content = '{}' WHERE number = 1",
-        "UPDATE record SET method = 'x'",
-        "DELETE FROM record WHERE number = 2",
-        "DELETE FROM record",
-        "INSERT OR REPLACE INTO record SELECT * FROM record WHERE number = 1",
-        "INSERT OR REPLACE INTO record SELECT 3, time, kind, 'a', content, hash, hash, image, model, method FROM record",
-        "INSERT INTO record SELECT 3, time, kind, 'c', content, previous, hash, image, model, method FROM record",
-        "INSERT INTO record SELECT 4, time, kind, 'c', content, hash, hash, image, model, method FROM record",
-        "INSERT INTO record SELECT NULL, time, kind, 'c', content, hash, hash, image, model, method FROM record",
-    ],
-)
+LAST = "image, model, method FROM record WHERE number = 2"
+REFUSED = [
+    "UPDATE record SET content = '{}' WHERE number = 1",
+    "UPDATE record SET method = 'x'",
+    "DELETE FROM record WHERE number = 2",
+    "DELETE FROM record",
+    f"INSERT INTO record SELECT 3, time, kind, 'c', content, previous, hash, {LAST}",
+    f"INSERT INTO record SELECT 4, time, kind, 'c', content, hash, hash, {LAST}",
+    f"INSERT INTO record SELECT NULL, time, kind, 'c', content, hash, hash, {LAST}",
+]
+OVER = f"INSERT OR REPLACE INTO record SELECT 3, time, kind, 'a', content, hash, hash, {LAST}"
+
+
+@pytest.mark.parametrize("statement", REFUSED)
 def test_the_database_refuses_to_change_delete_or_slip_in_a_record(ledger, statement):
     written = ledger.append_all("skip", [("a", SKIP), ("b", SKIP)])
-    with pytest.raises(sqlite3.IntegrityError, match="the ledger is append-only"):
-        sql(
-            ledger,
-            statement + (" WHERE number = 2" if "record SELECT" in statement and "WHERE" not in statement else ""),
-        )
+    with pytest.raises((sqlite3.IntegrityError, psycopg.IntegrityError), match="the ledger is append-only"):
+        sql(ledger, statement)
     assert ledger.read() == written
 
 
-def test_every_commit_is_on_disk_and_readers_do_not_wait(ledger):
-    with ledger._connection() as connection:
+@pytest.mark.parametrize("statement", ["INSERT OR REPLACE INTO record SELECT * FROM record WHERE number = 1", OVER])
+def test_a_file_refuses_to_write_one_record_over_another(in_file, statement):
+    written = in_file.append_all("skip", [("a", SKIP), ("b", SKIP)])
+    with pytest.raises(sqlite3.IntegrityError, match="the ledger is append-only"):
+        sql(in_file, statement)
+    assert in_file.read() == written
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "TRUNCATE record",
+        f"INSERT INTO record SELECT 3, time, kind, 'a', content, hash, hash, {LAST} "
+        "ON CONFLICT (kind, key) DO UPDATE SET content = '{}'",
+    ],
+)
+def test_a_server_refuses_to_empty_a_ledger_or_to_write_one_record_over_another(on_server, statement):
+    written = on_server.append_all("skip", [("a", SKIP), ("b", SKIP)])
+    with pytest.raises(psycopg.IntegrityError, match="the ledger is append-only"):
+        sql(on_server, statement)
+    assert on_server.read() == written
+
+
+def test_every_commit_of_a_file_is_on_disk(in_file):
+    with in_file._connection() as connection:
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+
+
+@pytest.mark.parametrize(("setting", "then"), [("off", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+def test_every_commit_of_a_server_is_on_disk_also_where_it_is_set_to_be_hasty(on_server, server, setting, then):
+    hasty = server.replace("?", f"?options=-c%20synchronous_commit%3D{setting}&")
+    with open_ledger(on_server.folder.parent / "hasty", database=hasty) as ledger, ledger._connection() as connection:
+        asked = "SELECT current_setting('synchronous_commit')"
+        assert connection.exec_driver_sql(asked).scalar() == setting
+        ledger._database.begin(connection)
+        assert connection.exec_driver_sql(asked).scalar() == then
+
+
+def test_readers_do_not_wait_for_a_writer(ledger):
     ledger.append("skip", "a", SKIP)
     with ledger._connection() as writer, open_ledger(ledger.folder, read_only=True) as reader:
-        writer.exec_driver_sql("BEGIN IMMEDIATE")
+        ledger._database.begin(writer)
         assert reader.keys("skip") == {"a"}
 
 
@@ -210,24 +273,31 @@ def test_every_commit_is_on_disk_and_readers_do_not_wait(ledger):
         (["content"], {"kind": "skip"}, "USING INDEX record_of_kind"),
     ],
 )
-def test_no_question_reads_the_whole_ledger(ledger, columns, condition, index):
+def test_no_question_reads_the_whole_ledger(in_file, columns, condition, index):
     asked = select(*(record_table.c[name] for name in columns))
     for name, value in condition.items():
         asked = asked.where(record_table.c[name] == value)
     if columns == ["content"]:
         asked = asked.order_by(record_table.c.number)
     text = str(asked.compile(compile_kwargs={"literal_binds": True}))
-    plan = " ".join(row[3] for row in sql(ledger, f"EXPLAIN QUERY PLAN {text}"))
+    plan = " ".join(row[3] for row in sql(in_file, f"EXPLAIN QUERY PLAN {text}"))
     assert index in plan
     assert "SCAN" not in plan
 
 
 def test_every_column_and_every_kind_says_what_it_holds():
-    assert all(column.comment for table in metadata.tables.values() for column in table.columns)
+    assert all(table.comment and column.comment for table in metadata.tables.values() for column in table.columns)
+    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text("utf-8")
+    assert [column.name for column in record_table.columns if f"`{column.name}`" not in page] == []
     assert all(CONTENTS[kind] and all(CONTENTS[kind].values()) for kind in CONTENTS)
 
 
 # -- opening -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_says_what_its_columns_hold(on_server):
+    asked = "SELECT count(*) FROM pg_description WHERE objoid = 'record'::regclass"
+    assert sql(on_server, asked) == [(len(record_table.columns) + 1,)]
 
 
 def test_a_folder_without_a_ledger_is_not_read(tmp_path):
@@ -235,7 +305,7 @@ def test_a_folder_without_a_ledger_is_not_read(tmp_path):
         open_ledger(tmp_path / "nowhere", read_only=True)
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / NAME).write_bytes(b"")
-    with pytest.raises(UsageError, match="has schema None; this version of seewhy reads schema 1"):
+    with pytest.raises(UsageError, match=r"ledger.sqlite holds no ledger: it has none of its tables"):
         open_ledger(tmp_path, read_only=True)
 
 
@@ -274,7 +344,8 @@ def test_a_forked_process_is_told_to_open_its_own(ledger, monkeypatch):
         ledger.append("skip", "a", SKIP)
 
 
-def test_a_full_database_is_an_error_in_words_and_loses_nothing(ledger):
+def test_a_full_database_is_an_error_in_words_and_loses_nothing(in_file):
+    ledger = in_file
     first = ledger.append("skip", "a", SKIP)
     with ledger._connection() as connection:  # the pool hands out the same connection again
         connection.exec_driver_sql("PRAGMA max_page_count=30")
@@ -284,111 +355,3 @@ def test_a_full_database_is_an_error_in_words_and_loses_nothing(ledger):
     with ledger._connection() as connection:
         connection.exec_driver_sql("PRAGMA max_page_count=100000")
     assert ledger.append("skip", "b", SKIP).previous == first.hash
-
-
-# -- arrays and pictures -------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "array",
-    [
-        RAW,
-        np.asfortranarray(RAW.astype(np.float64)),
-        RAW[::2, ::-1],
-        np.array([np.nan, np.inf, -0.0], dtype=np.float16),
-        np.array(3, dtype=np.int64),
-        np.zeros((0, 4), dtype=bool),
-        np.arange(5, dtype=">i4"),
-    ],
-)
-def test_an_array_is_read_back_exactly(ledger, array):
-    name = ledger.keep(array)
-    kept = ledger.array(name)
-    assert (kept.dtype, kept.shape, kept.tobytes()) == (array.dtype, array.shape, array.tobytes())
-    assert name == f"maps/{hashlib.sha256((ledger.folder / name).read_bytes()).hexdigest()}.npz"
-
-
-def test_the_same_array_is_kept_once(ledger):
-    assert ledger.keep(RAW) == ledger.keep(np.asfortranarray(RAW)) == ledger.keep(RAW.copy())
-    assert len(list((ledger.folder / "maps").iterdir())) == 1
-    assert ledger.keep(RAW + 1) != ledger.keep(RAW)
-
-
-@pytest.mark.parametrize("array", [torch.zeros(2), [1.0, 2.0], np.array([{}], dtype=object)])
-def test_what_is_no_array_of_numbers_is_not_kept(ledger, array):
-    with pytest.raises(UsageError, match="a ledger keeps numpy arrays of numbers; got"):
-        ledger.keep(array)
-
-
-def test_any_changed_byte_of_an_array_is_caught_and_keeping_it_again_mends_it(ledger):
-    name = ledger.keep(RAW[:3, :3])
-    path = ledger.folder / name
-    whole = path.read_bytes()
-    for place in range(len(whole)):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        with pytest.raises(SeewhyError, match="was changed after it was written"):
-            ledger.array(name)
-    assert ledger.keep(RAW[:3, :3]) == name
-    assert np.array_equal(ledger.array(name), RAW[:3, :3])
-    path.unlink()
-    with pytest.raises(SeewhyError, match="is missing"):
-        ledger.array(name)
-
-
-@pytest.mark.parametrize(
-    "name", ["../secret", "maps/../ledger.sqlite", f"maps/{'0' * 63}.npz", f"/maps/{'0' * 64}.npz", ""]
-)
-def test_a_name_that_the_ledger_did_not_give_is_refused(ledger, name):
-    with pytest.raises(SeewhyError, match="is no name that a ledger gives"):
-        ledger.array(name)
-
-
-class Bomb:
-    def __reduce__(self):
-        return (pytest.fail, ("it was unpickled",))
-
-
-def test_a_pickle_under_the_right_name_is_never_loaded(ledger):
-    several = BytesIO()
-    np.savez_compressed(several, values=np.array([Bomb()], dtype=object))
-    for content in (pickle.dumps(Bomb()), several.getvalue()):
-        name = f"maps/{hashlib.sha256(content).hexdigest()}.npz"
-        (ledger.folder / "maps").mkdir(exist_ok=True)
-        (ledger.folder / name).write_bytes(content)
-        with pytest.raises(SeewhyError, match="holds no array that can be read safely"):
-            ledger.array(name)
-
-
-def photo(size=(8, 12)):
-    return Image.fromarray(np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)).resize((200, 160))
-
-
-def test_a_photo_is_kept_small_and_a_drawing_exactly(ledger):
-    name = ledger.keep_picture(photo())
-    with Image.open(ledger.folder / name) as kept:
-        assert (kept.format, kept.size, name) == ("JPEG", (200, 160), ledger.keep_picture(photo()))
-        assert np.abs(np.asarray(kept).astype(int) - np.asarray(photo())).mean() < 8
-    drawing = Image.fromarray(np.kron(np.arange(250, dtype=np.uint8).reshape(10, 25), np.ones((4, 4), np.uint8)))
-    name = ledger.keep_picture(drawing)
-    with Image.open(ledger.folder / name) as kept:
-        assert kept.format == "PNG"
-        assert np.array_equal(np.asarray(kept.convert("L")), np.asarray(drawing))
-    assert hashlib.sha256(ledger.file(name)).hexdigest() in name
-    with pytest.raises(SeewhyError, match="holds no array"):
-        ledger.array(name)
-
-
-@pytest.mark.parametrize("form", ["JPEG", "PNG"])
-def test_no_exif_and_no_comment_of_a_photo_is_kept(ledger, form):
-    exif = Image.Exif()
-    exif[0x010E], exif[0x0112] = "a secret place", 6  # description; turned by a quarter
-    content, picture = BytesIO(), photo() if form == "JPEG" else photo().convert("P", colors=64)
-    picture.save(content, form, exif=exif, **({"comment": "a secret place"} if form == "JPEG" else {}))
-    assert b"a secret place" in content.getvalue()
-    with Image.open(content) as given:
-        name = ledger.keep_picture(given)
-    assert name.endswith(".jpg" if form == "JPEG" else ".png")
-    with Image.open(ledger.folder / name) as kept:
-        assert kept.size == (160, 200)
-        assert not kept.getexif()
-        assert b"secret" not in ledger.file(name)

@@ -1,45 +1,21 @@
 """Real processes on one ledger: many at once, killed at any moment, on a full disk, without the right to write."""
 
-import multiprocessing
-import random
 import shutil
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import writers
+from tampering import make_ledger, verify_and_sign_as_nobody
 
-from seewhy.ledger import FIRST, NAME, chain_hash, open_ledger
+from killed import check_chain, check_nothing_is_lost, forkserver, kill_writers
+from seewhy.ledger import NAME, open_ledger
 
 
 @pytest.fixture(scope="module")
 def processes():
-    """One server that has imported seewhy starts all processes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["seewhy.ledger"])
-    return context
-
-
-def check_whole(ledger):
-    previous = FIRST
-    for number, record in enumerate(ledger.read(), 1):
-        assert (record.number, record.previous) == (number, previous)
-        expected = chain_hash(previous, number, record.time, record.kind, record.key, record.content)
-        assert record.hash == expected
-        previous = record.hash
-
-
-def noted_by_writers(folder):
-    return [line.split() for path in folder.glob("*.txt") for line in path.read_text().splitlines()]
-
-
-def wait_for(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    return forkserver()
 
 
 def answer(processes, work, *given):
@@ -53,11 +29,11 @@ def answer(processes, work, *given):
     return said
 
 
-def test_many_processes_make_one_ledger_and_write_it_at_once(processes, tmp_path):
+def test_many_processes_make_one_ledger_and_write_it_at_once(processes, tmp_path, database):
     names, n = [f"writer {i}" for i in range(6)], 8
-    for attempt in range(2):  # opening at the same moment is what can go wrong
+    for attempt in range(2 if database is None else 1):  # opening at the same moment is what can go wrong
         folder, start = tmp_path / f"{attempt}", processes.Barrier(len(names))
-        working = [processes.Process(target=writers.write, args=(folder, name, n, start)) for name in names]
+        working = [processes.Process(target=writers.write, args=(folder, database, name, n, start)) for name in names]
         for process in working:
             process.start()
         for process in working:
@@ -67,35 +43,16 @@ def test_many_processes_make_one_ledger_and_write_it_at_once(processes, tmp_path
             assert ledger.keys("prediction") == {f"{name} {i}" for name in names for i in range(n)}
             assert ledger.keys("skip") == {f"common {i}" for i in range(n + 1)}
             assert len(ledger.read()) == len(names) * n + n + 1
-            check_whole(ledger)
-        assert sorted(path.name for path in folder.iterdir()) == [NAME, "maps"]
+            check_chain(ledger)
+        assert sorted(path.name for path in folder.iterdir()) == [ledger.path.name, "maps"]
         assert len(list((folder / "maps").iterdir())) == n
 
 
-def test_writers_that_are_killed_lose_no_acknowledged_record(processes, tmp_path):
-    moments, folder, noted = random.Random(0), tmp_path / "run", 0
-    for turn in range(12):
-        working = [
-            processes.Process(target=writers.write_until_killed, args=(folder, f"{turn} {i}", tmp_path / f"{i}.txt"))
-            for i in range(2)
-        ]
-        for process in working:
-            process.start()
-        if turn % 2:  # in the middle of writing; else at any moment, of opening too
-            wait_for(lambda before=noted: len(noted_by_writers(tmp_path)) > before + 5)
-        time.sleep(moments.uniform(0, 0.15))
-        for process in working:
-            process.kill()
-        for process in working:
-            process.join()
-        noted = len(noted_by_writers(tmp_path))
-    with open_ledger(folder) as ledger:
-        check_whole(ledger)
-        records = {record.number: record for record in ledger.read()}
-        assert noted > 30
-        assert all(records[int(number)].hash == digest for number, digest in noted_by_writers(tmp_path))
-        for record in records.values():
-            assert ledger.array(record.content["map"]).shape == (9, 9)
+def test_writers_that_are_killed_lose_no_acknowledged_record(processes, tmp_path, database):
+    n = kill_writers(processes, tmp_path / "run", database, tmp_path, 12 if database is None else 4)
+    assert n > (30 if database is None else 10)
+    with open_ledger(tmp_path / "run", database=database) as ledger:
+        check_nothing_is_lost(ledger, tmp_path)
 
 
 def test_a_full_disk_is_an_error_in_words_and_loses_no_acknowledged_record(processes, tmp_path):
@@ -105,7 +62,7 @@ def test_a_full_disk_is_an_error_in_words_and_loses_no_acknowledged_record(proce
     assert "ledger.sqlite: the disk refuses" in said[1]
     assert "Every acknowledged record is kept" in said[1]
     with open_ledger(tmp_path) as ledger:
-        check_whole(ledger)
+        check_chain(ledger)
         assert len(ledger.read()) == done > 10
         assert ledger.append("prediction", "more", {}).number == done + 1
 
@@ -147,3 +104,17 @@ def test_what_a_killed_run_left_in_a_read_only_folder_is_explained(processes, fo
     folder.chmod(0o555)
     for said in answer(processes, writers.as_nobody, folder, tmp_path / "own"):
         assert "what a killed run left, copy to one" in said
+
+
+def test_what_cannot_be_written_is_verified_and_gets_its_checkpoint_elsewhere(processes, folder):
+    run, own = folder / "run", folder / "own"
+    make_ledger(run, 6)
+    own.mkdir()
+    own.chmod(0o777)
+    run.chmod(0o555)
+    plain, refused, signed = answer(processes, verify_and_sign_as_nobody, run, own)
+    assert (plain.ok, plain.records, signed.ok) == (True, 6, True)
+    assert "cannot write" in refused
+    assert signed.checkpoints[0].key_origin == f"given: {own / 'key.pem'}"
+    assert sorted(path.name for path in run.iterdir()) == ["images", NAME, "maps"]
+    run.chmod(0o755)

@@ -2,7 +2,6 @@
 
 import os
 import resource
-from pathlib import Path
 
 import numpy as np
 
@@ -12,25 +11,14 @@ from seewhy.ledger import open_ledger
 NOBODY = 65534
 
 
-def write(folder, name, n, start):
+def write(folder, database, name, n, start):
     """Wait for the others, make or open the ledger, append own and common records in both ways."""
     start.wait()
-    with open_ledger(folder) as ledger:
+    with open_ledger(folder, database=database) as ledger:
         for i in range(n):
             ledger.append("prediction", f"{name} {i}", {"path": name, "n": i})
             ledger.append_all("skip", [(f"common {i}", {"path": name}), (f"common {i + 1}", {"path": name})])
             ledger.keep(np.full((3, 3), i))
-
-
-def write_until_killed(folder, name, acknowledged):
-    """Append without end; every number is noted in a file once append has returned."""
-    with open_ledger(folder) as ledger, Path(acknowledged).open("ab", buffering=0) as noted:
-        i = len(ledger.keys("prediction"))
-        while True:
-            i += 1
-            array = ledger.keep(np.full((9, 9), i, dtype=np.float32))
-            for record in ledger.append_all("prediction", [(f"{name} {i} {k}", {"map": array}) for k in range(3)]):
-                noted.write(f"{record.number} {record.hash}\n".encode())
 
 
 def write_on_a_full_disk(folder, pipe):

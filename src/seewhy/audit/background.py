@@ -13,13 +13,14 @@ from seewhy.perturb import gaussian_blur
 
 DRAWS = 199  # random sets of images, for how alike the surroundings of a label are
 HALF = 0.36  # half axes of the ellipse in the middle that counts as the object, of each side
+CORE = 0.2  # half axes of what is hardly ever anything else
 BANDS = (1.0, 2.0, 4.0)  # standard deviations in pixels of the blurs between which detail is measured
 
 
-def surroundings(size: Sequence[int]) -> Tensor:
+def surroundings(size: Sequence[int], half: float = HALF) -> Tensor:
     """(H, W) bool: outside of the ellipse in the middle."""
     y, x = (torch.linspace(-0.5, 0.5, length) for length in size)
-    return y[:, None].square() + x[None].square() > HALF**2
+    return y[:, None].square() + x[None].square() > half**2
 
 
 def described(images: Tensor, outside: Tensor) -> Tensor:
@@ -46,7 +47,8 @@ def background_candidates(
     """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
     outside = surroundings(images.shape[2:])
-    own, middle = (described(images[found], part) for part in (outside, ~outside))
+    core = ~surroundings(images.shape[2:], CORE)
+    own, middle = (described(images[found], part) for part in (outside, core))
     linked = associate(own, labels.columns[found], scenes[found], seed)
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []

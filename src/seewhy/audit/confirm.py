@@ -101,6 +101,18 @@ class Trial:
             return []
         return sorted(np.flatnonzero(passed).tolist(), key=lambda k: -abs(float(effect[k])))
 
+    def strength(self) -> float:
+        """How much of what an output does it explains, put in and taken out alike; 0 where it moves none.
+
+        The smaller of both effects, in spreads of the output over images: blur takes any fine texture out, and puts none in.
+        """
+        moved = self.confirmed()
+        if not moved:
+            return 0.0
+        out = torch.stack([_scene_mean(change, self.scenes_marked).abs() for change in self.removed.values()]).amax(0)
+        both = torch.minimum(self.effect.abs(), out) / self.held.clean.std(0).clamp_min(1e-12)
+        return float(both[moved].max())
+
     def removal_moves(self) -> int | None:
         """An output that every fill moves the same way, beyond unrelated pieces, where pasting does not: nothing is refuted.
 

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from seewhy.audit.association import exchanged_labels
 from seewhy.audit.candidate import Box, Candidate, Edit, Kind
+from seewhy.perturb import gaussian_blur
+
+SEAM = 1 / 32  # of the shorter side: standard deviation of the blur of a mask's border
 
 
 def exchange_candidate(
@@ -51,8 +54,12 @@ def exchange_candidate(
 
 
 def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, seed: int) -> Edit:
-    """Each image with the inside of a mask (H, W) taken from a donor of another scene, drawn by the seed."""
+    """Each image with the inside of a mask (H, W) taken from a donor of another scene, drawn by the seed.
+
+    The two are blended at the border of the mask: a cut would put an edge there that neither of them has.
+    """
     generator = torch.Generator().manual_seed(seed)
+    weight = gaussian_blur(inside[None, None].float(), SEAM * min(inside.shape))[0]
     pool = donors.nonzero().flatten()
     order = pool[torch.randperm(len(pool), generator=generator)]
     chosen = torch.zeros(len(images), dtype=torch.long)
@@ -64,6 +71,6 @@ def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, se
         chosen[i] = donor
 
     def edit(x: Tensor, index: Tensor) -> Tensor:
-        return torch.where(inside, images[chosen[index]].float() / 255, x)
+        return x + weight * (images[chosen[index]].float() / 255 - x)
 
     return edit

@@ -44,7 +44,7 @@ from seewhy.wrapping import bare
 
 METHODS = ("grad_cam", "occlusion")
 CHECKS, CHECKED = ("model_randomization", "completeness"), 9  # of the first method, on so many images
-KINDS_IN_ORDER = ("marks", "whole-image cues", "places", "surroundings")
+STAGES = (("marks",), ("whole-image cues", "surroundings"), ("places",))
 FEWEST = 16  # readable images
 SCHEMA = 1
 Record = dict[str, Any]
@@ -151,6 +151,7 @@ def audit(
         keep_strips(model, report, trial_of, names, examined.paths, ledger, pictures=pictures)
         write_findings(folder, report, trial_of, data, examined, pictures=pictures)
         _write_records(ledger, report, rows, examined, maps, data)
+        _write_verdict(ledger, report)
         _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
     return Audit(runfolder.plain(report), folder, _page(folder, report, pictures=pictures), time.perf_counter() - begun)
 
@@ -248,8 +249,8 @@ def _tried(
 ) -> tuple[list[Trial], list[str]]:
     """Every candidate with what came of it, and what could not be looked for.
 
-    Marks come first, then whole-image cues, places and surroundings: each is looked for on images from which what was
-    confirmed before is taken away, as a place or the surroundings carry every mark that lies in them.
+    Stage by stage, each on images from which what was confirmed before is taken away, as a place or the surroundings carry
+    every mark that lies in them. Whole-image cues and surroundings imitate each other: what moves the model more goes first.
     """
     kind, finding, held = KIND_OF_TASK[model.task], ~e.held.confirming, e.held
     maps = {name: _of_all(values, e) for name, values in maps.items()}
@@ -257,18 +258,26 @@ def _tried(
     labels = labels_of(e.truth, kind, names, held.clean.shape[1])
     trials: list[Trial] = []
     notes: list[str] = []
-    new: list[Trial] = []
-    for what in KINDS_IN_ORDER:
-        held = explained_away(held, new)
+
+    def tried(what: str) -> list[Trial]:
         tell(f"looking for {what}", 0, 1)
         found, said = _candidates(what, held, maps, finding, labels, seed)
-        notes += said
+        notes.extend(said)
         new = []
         for done, candidate in enumerate(found):
             tell(f"confirming {what}", done, len(found))
             new.append(try_candidate(held, candidate, seed))
-        trials += new
-        correct(trials)
+        correct([*trials, *new])
+        return new
+
+    for stage in STAGES:
+        of_kind = {what: tried(what) for what in stage}
+        strength = {what: max((one.strength() for one in new), default=0.0) for what, new in of_kind.items()}
+        for place, what in enumerate(sorted(stage, key=lambda name: -strength[name])):
+            new = tried(what) if place and max(strength.values()) else of_kind[what]
+            trials += new
+            correct(trials)
+            held = explained_away(held, new)
     return trials, list(dict.fromkeys(notes))
 
 
@@ -356,6 +365,13 @@ def _write_records(
         ledger.append("association", identity(one), one)
     for one in mean_maps(maps, [e.strata[i] for i in e.explained], ledger):
         ledger.append("mean_map", identity(one), one)
+
+
+def _write_verdict(ledger: Ledger, report: Record) -> None:
+    """What it all came to; every run that ends writes one, as a policy may have changed since."""
+    said = ("verdict", "reasons", "policy", "detectable_effect", "not_tested")
+    content = {**{name: report[name] for name in said}, "findings": [identity(one) for one in report["findings"]]}
+    ledger.append("verdict", identity([content, time.time()]), runfolder.plain(content))
 
 
 def _write_cost(ledger: Ledger, forward: int, gradient: int, seconds: float) -> None:

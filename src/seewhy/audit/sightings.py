@@ -180,23 +180,27 @@ def _search(windows: Tensor, pieces: Tensor, inside: Tensor) -> tuple[Tensor, Te
 
 
 def _groups(matches: Sequence[Match]) -> list[dict[int, tuple[float, float]]]:
-    """Windows that show the same thing, each with where it lies there relative to the first one's corner."""
-    near: dict[int, list[tuple[int, tuple[float, float]]]] = defaultdict(list)
+    """Windows that show the same thing, each with where it lies there relative to the first one's corner.
+
+    A window with the most matches and those that match it; one that matches no more than half of the others goes, the
+    loneliest first: a match by chance brings in a stranger, but no circle of them.
+    """
+    near: dict[int, dict[int, tuple[float, float]]] = defaultdict(dict)
     for i, j, (dy, dx) in matches:
-        near[i].append((j, (dy, dx)))
-        near[j].append((i, (-dy, -dx)))
+        near[i].setdefault(j, (dy, dx))
+        near[j].setdefault(i, (-dy, -dx))
     groups, left = [], set(near)
     while left:
-        start = max(left, key=lambda k: (len(near[k]), -k))
-        group, queue = {start: (0.0, 0.0)}, [start]
-        while queue:
-            i = queue.pop(0)
-            for j, (dy, dx) in near[i]:
-                if j in left and j not in group:
-                    group[j] = (group[i][0] + dy, group[i][1] + dx)
-                    queue.append(j)
-        left -= set(group)
-        groups.append(group)
+        start = max(left, key=lambda k: (len(near[k].keys() & left), -k))
+        group = {start} | (near[start].keys() & left)
+        while True:
+            linked = {k: len(near[k].keys() & group) for k in group - {start}}
+            loneliest = min(linked, key=lambda k: (linked[k], k), default=start)
+            if loneliest == start or 2 * linked[loneliest] > len(group) - 1:
+                break
+            group.remove(loneliest)
+        left -= group
+        groups.append({start: (0.0, 0.0)} | {k: near[start][k] for k in sorted(group - {start})})
     return sorted((g for g in groups if len(g) >= 3), key=len, reverse=True)
 
 

@@ -253,8 +253,12 @@ def random_states(seed: int) -> Iterator[None]:
 def digest(module: nn.Module) -> str:
     """SHA-256 of the architecture and every tensor, whatever file they came from."""
     found = hashlib.sha256(repr(module).encode())
-    for name, tensor in module.state_dict().items():
-        if isinstance(tensor, Tensor):
-            found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    saved = module.state_dict()
+    unsaved = {name: buffer for name, buffer in module.named_buffers() if name not in saved}
+    for name, value in {**saved, **unsaved}.items():
+        for tensor in value if isinstance(value, tuple) else (value,):  # quantized layers pack weight and bias
+            if isinstance(tensor, Tensor):
+                found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                tensor = tensor.dequantize() if tensor.is_quantized else tensor  # integers alone leave out their scale
+                found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return found.hexdigest()

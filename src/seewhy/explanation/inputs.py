@@ -85,7 +85,8 @@ def _checked(images: Tensor, model: VisionModel) -> Tensor:
         raise UsageError(f"images must be float in [0, 1]; got {images.dtype}. For 8-bit pixels: images.float() / 255.")
     if images.is_meta:
         raise UsageError("images lie on the device 'meta': they have no pixels.")
-    x = images.detach().clone().float()  # outside inference mode a clone is an ordinary tensor again
+    # Outside inference mode a clone is an ordinary tensor again. One layout, as another one changes the last digits.
+    x = images.detach().clone(memory_format=torch.contiguous_format).float()
     low, high = (float(v) for v in torch.aminmax(x))  # one pass; NaN and infinity show in them
     if not math.isfinite(low) or not math.isfinite(high):
         bad = [i for i, image in enumerate(x) if not torch.isfinite(image).all()]

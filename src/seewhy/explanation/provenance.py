@@ -1,5 +1,6 @@
 """How a map was made, for its record: parameters, versions, device, and the model's fingerprint when one is needed."""
 
+import hashlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from seewhy.model import VisionModel
 from seewhy.registry import MethodInfo
 
 PACKAGES = ("numpy", "scipy", "pillow", "timm", "torchvision", "transformers")  # that can change a map, where installed
-VERSIONED = ("seewhy", "torch", "python", *PACKAGES)
+VERSIONED = ("seewhy", "seewhy_source", "torch", "python", *PACKAGES)
 
 
 def parameters_of(info: MethodInfo, keywords: dict[str, Any]) -> dict[str, Any]:
@@ -44,19 +45,33 @@ def _fingerprint(model: VisionModel, version: capture.Version) -> str:
     return model.fingerprint() if same else "unknown: the weights changed after the explanation"
 
 
-def provenance_of(model: VisionModel, seed: int, shape: Sequence[int]) -> dict[str, Any]:
-    """What the maps were computed with, as plain JSON values."""
+def provenance_of(model: VisionModel, seed: int, shape: Sequence[int], rows: int) -> dict[str, Any]:
+    """What the maps of a call of so many rows were computed with, as plain JSON values."""
     return {
         "model": model.name,
         "weights": model.weights,
         "task": model.task,
         "bounds_known": model.bounds is not None,
-        "batch_size": model.batch_size,
+        "model_version": model.version,
+        "network": network_of(model),
+        "batch_size": model.rows_together,
+        "rows": rows,
         "memory_format": model.memory_format(shape),
         "seed": seed,
         **machine(model.device),
         **versions(),
     }
+
+
+def network_of(model: VisionModel) -> dict[str, Any]:
+    """How the network was loaded, and how it wants its pixels, as plain JSON values: what it takes to have it again."""
+    named = ("mean", "std", "size", "crop", "interpolation", "framing", "padding")
+    pixels = {name: getattr(model, name) for name in named}
+    own = (
+        None if model.preprocess is None else getattr(model.preprocess, "__qualname__", type(model.preprocess).__name__)
+    )
+    found: dict[str, Any] = runfolder.plain({"loaded": model.loaded, **pixels, "preprocess": own})
+    return found
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -89,10 +104,20 @@ def versions() -> dict[str, str]:
         own = "not installed"
     return {
         "seewhy": own,
+        "seewhy_source": _source(),
         "torch": str(torch.__version__),
         "python": platform.python_version(),
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def _source() -> str:
+    """SHA-256 of seewhy's own source files: the exact code, also between releases."""
+    root = Path(__file__).parents[1]
+    found = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        found.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def _version(package: str) -> str:

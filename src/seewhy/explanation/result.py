@@ -1,10 +1,11 @@
 """What explain() gives: maps with status, evidence and provenance; it draws itself, saves itself, reads itself back."""
 
 import hashlib
+import importlib
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -69,6 +70,7 @@ class Explanation:
     seconds: float
     provenance: dict[str, Any]
     fingerprint: Callable[[], str]  # of the model; computed when a record needs it
+    written: dict[Path, None] = field(default_factory=dict)  # the files that were made of it
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: the model's fingerprint as it is now in the place of the model."""
@@ -198,17 +200,33 @@ class Explanation:
         }
         return {"id": _row_id(record), **runfolder.plain(record)}
 
-    def save(self, folder: str | Path, *, on_photo: bool = False) -> Path:
-        """Append to a run folder (made where it does not exist): raw maps, one JSON record per row, pictures.
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: the method, and a record for every row."""
+        return {"method": self.method, "layer": self.layer, "rows": [self.record(i) for i in range(len(self))]}
 
-        on_photo: also a picture of each map over the whole original photo, at its own size.
+    def files(self) -> list[Path]:
+        """What was written of it, in every folder that it was saved to; UsageError before it is saved."""
+        if not self.written:
+            raise UsageError("this explanation has no files yet: save it first, e.save(folder).")
+        return sorted(self.written)
+
+    def save(self, folder: str | Path, *, on_photo: bool = False, root: str | Path | None = None) -> Path:
+        """Append to a run folder (made where it does not exist): raw maps, pictures, a row and a ledger record of each.
+
+        on_photo: also a picture of each map over the whole original photo, at its own size. root: the data root, which the
+        ledger's paths are relative to; None: the folder that holds all these images.
         """
         path = runfolder.open_folder(folder)
-        self.append_to(path, on_photo=on_photo)
+        self.append_to(path, on_photo=on_photo, root=root)
         return path
 
-    def append_to(self, folder: Path, *, on_photo: bool = False) -> list[runfolder.Record]:
-        """Append to a run folder that is open; returns the records as they were written."""
+    def append_to(
+        self, folder: Path, *, on_photo: bool = False, root: str | Path | None = None, checks: Sequence[str] = ()
+    ) -> list[runfolder.Record]:
+        """Append to a run folder that is open; returns the rows as they were written.
+
+        checks: keys of the check records that these maps are, or will be, checked by.
+        """
         written = []
         for i, (record, raw, photo) in enumerate(self.rows()):
             shown = Image.fromarray(photo) if photo is not None else None
@@ -216,6 +234,9 @@ class Explanation:
             overlay = self.overlay(i) if photo is not None and raw.ndim == 2 else None
             whole = self.photo_overlay(i) if on_photo else None
             written.append(runfolder.append(folder, record, raw, shown, pixels, overlay, whole))
+        # The ledger is a room above: resolved when called, like every public name.
+        importlib.import_module("seewhy.ledger.record").record_explanation(folder, self, written, root, checks)
+        self.written.update(dict.fromkeys(runfolder.files_of(folder, written)))
         return written
 
     def _pixels_beside(self, photo: draw.RGB | None, n: int) -> NDArray[np.float32] | None:
@@ -223,7 +244,7 @@ class Explanation:
         x: NDArray[np.float32] = self.images[n].detach().cpu().numpy()
         if photo is None or len(x) not in (1, 3):
             return x
-        return None if np.abs(_from_picture(photo, len(x)) - x).max() < EIGHT_BIT else x
+        return None if np.abs(pixels_of_picture(photo, len(x)) - x).max() < EIGHT_BIT else x
 
     def _cells(self, i: int) -> draw.FloatMap:
         cells: draw.FloatMap = self.raw[i].detach().cpu().numpy()
@@ -314,10 +335,11 @@ def _pixels(folder: str | Path, record: runfolder.Record, photo: draw.RGB | None
     name = record["image"]["array"]
     if name is not None or photo is None:
         return runfolder.read_array(folder, name)
-    return _from_picture(photo, record["image"]["shape"][0])
+    return pixels_of_picture(photo, record["image"]["shape"][0])
 
 
-def _from_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
+def pixels_of_picture(photo: draw.RGB, channels: int) -> NDArray[np.float32]:
+    """What the model was shown (channels, H, W) in [0, 1], from the picture of it that was kept."""
     return np.moveaxis(photo, 2, 0)[:channels].astype(np.float32) / np.float32(255)
 
 

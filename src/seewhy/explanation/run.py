@@ -115,7 +115,7 @@ def explain_rows(
             layer=maps.layer.name if maps.layer else None,
             sources=sources,
             seconds=seconds,
-            provenance=provenance_of(model, seed, x.shape[1:]),
+            provenance=provenance_of(model, seed, x.shape[1:], len(raw)),
             fingerprint=fingerprint_later(model, version),
         )
         return explanation, x_rows, question, maps

@@ -44,7 +44,8 @@ def audit_pdf(shown: Record) -> bytes:
 class Paper:
     """The fonts, and how text, tables and pictures are set with them."""
 
-    def __init__(self) -> None:
+    def __init__(self, named: str = "seewhy audit") -> None:
+        self.named = named  # at the foot of every page
         self.platypus = import_extra("reportlab.platypus", "pdf", "a PDF report")
         self.styles = import_extra("reportlab.lib.styles", "pdf", "a PDF report")
         metrics = import_extra("reportlab.pdfbase.pdfmetrics", "pdf", "a PDF report")
@@ -102,7 +103,7 @@ class Paper:
         """Page number at the foot of a page."""
         canvas.setFont("Vera", 7.5)
         canvas.setFillColor(SOFT)
-        canvas.drawString(MARGIN, 30, "seewhy audit")
+        canvas.drawString(MARGIN, 30, self.named)
         canvas.drawRightString(MARGIN + WIDE, 30, str(document.page))
 
 

@@ -1,5 +1,6 @@
 """One explained row as the ledger keeps it: enough to check it years later, and to compute it again."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from seewhy import runfolder
 from seewhy.errors import UsageError
 from seewhy.explanation import VERSIONED, Explanation
 from seewhy.identity import identity
+from seewhy.ledger.store import open_ledger
 
 CHOSEN = (
     "baseline",
@@ -16,16 +18,46 @@ CHOSEN = (
     "rule",
 )  # parameters that are evidence: what a map was measured against
 MACHINE = ("device", "accelerator", "cpu", "instruction_set", "threads", "batch_size", "memory_format")
-ABOUT = (
-    "model",
-    "weights",
-    "task",
-    "seed",
-    "bounds_known",
-    "model_sha256",
-    "machine",
-    *MACHINE,
-)  # the rest are versions
+DIGITS = 16  # of the hash that tells the answers to one question apart
+
+
+def record_explanation(
+    folder: Path,
+    explanation: Explanation,
+    rows: Sequence[Mapping[str, Any]],
+    root: str | Path | None = None,
+    checks: Sequence[str] = (),
+) -> list[str]:
+    """Append an explanation's rows to the ledger of a run folder that holds their files; the keys of their records.
+
+    rows: as runfolder.append wrote them. The same question with the same map, bit by bit, is one record; where the map has
+    become another one (a new version, another machine) the record is a second one. root: None is the folder that holds all
+    these images.
+    """
+    names = [str(row["image"]["name"]) for row in rows]
+    root = common_folder(names) if root is None else root
+    found = []
+    for i, row in enumerate(rows):
+        content = explanation_record(explanation, i, map_file=row["map"]["file"], root=root, checks=checks)
+        content["shown"] = {"picture": row["image"]["file"], "array": row["image"]["array"]}
+        answer = [content["map"]["sha256"], content["model_version"], content["precision"], content["image"]]
+        found.append((f"{row['id']}-{identity(answer)[:DIGITS]}", content))
+    with open_ledger(folder) as ledger:
+        return [record.key for record in ledger.append_all("explanation", found)]
+
+
+def record_check(folder: Path, row: Mapping[str, Any]) -> None:
+    """Append a row of a trust card, as checks.jsonl holds it, to the ledger of its run folder."""
+    about = row["card"]
+    content = {"method": about["method"], "model_sha256": about["model_sha256"], **row}
+    with open_ledger(folder) as ledger:
+        ledger.append("check", str(row["id"]), runfolder.plain(content))
+
+
+def common_folder(names: Sequence[str]) -> Path | None:
+    """The folder that holds all those of some paths that are absolute; None where there is none."""
+    folders = [str(Path(name).parent) for name in names if Path(name).is_absolute()]
+    return Path(os.path.commonpath(folders)) if folders else None
 
 
 def explanation_key(
@@ -65,19 +97,22 @@ def explanation_record(
         )
     chosen = {name: row["parameters"][name] for name in CHOSEN if name in row["parameters"]}
     content = {
-        "image": _relative(image["name"], root),
+        "image": relative_path(image["name"], root),
         "image_sha256": image["sha256"],
         **{name: image[name] for name in ("pixels_sha256", "shape", "geometry", "notes")},
         **{name: provenance[name] for name in ("model", "model_sha256", "weights", "task", "seed")},
-        "model_version": model_version,
+        "model_version": provenance.get("model_version") if model_version is None else model_version,
+        "network": provenance.get("network"),
         **{name: row[name] for name in ("method", "parameters", "target", "score", "predictions", "layer", "grid")},
         "status": row["status"],
         "map": {**row["map"], "file": map_file},
+        "shown": {"picture": None, "array": None},
         "evidence": {**chosen, **row["evidence"]},
         "validity": row["validity"],
         "checks": list(checks),
         "precision": row["validity"]["precision"],
         "seconds": row["seconds_of_the_call"],
+        "rows": provenance.get("rows"),
         "machine": {name: provenance.get(name) for name in MACHINE},  # a folder of an older seewhy knows fewer
         "versions": {name: provenance[name] for name in VERSIONED if name in provenance},
     }
@@ -85,11 +120,11 @@ def explanation_record(
     return found
 
 
-def _relative(name: str, root: str | Path | None) -> str:
+def relative_path(name: str, root: str | Path | None) -> str:
     """A path relative to the data root, with forward slashes; what is no absolute path is taken as it stands."""
     if root is None or not Path(name).is_absolute():
         return name
-    try:
-        return Path(name).resolve().relative_to(Path(root).resolve()).as_posix()
-    except ValueError:
-        raise UsageError(f"{name} does not lie in the data root {root}: give the folder that holds it.") from None
+    for path, folder in ((Path(name), Path(root)), (Path(name).resolve(), Path(root).resolve())):  # links as they stand
+        if path.is_relative_to(folder) and ".." not in path.parts:
+            return path.relative_to(folder).as_posix()
+    raise UsageError(f"{name} does not lie in the data root {root}: give the folder that holds it.")

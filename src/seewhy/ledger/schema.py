@@ -1,8 +1,8 @@
 """The ledger's tables, and the one place that says what the content of each kind of record holds.
 
-Two tables in `ledger.sqlite`: `record`, of which a row is written once and never changed (triggers refuse it), and
-`schema_version`, to which every migration appends its number. Arrays and pictures lie beside the file, in maps/ and images/,
-each named by the SHA-256 of its bytes; records name them.
+Two tables: `record`, of which a row is written once and never changed (triggers refuse it), and `schema_version`, to which
+every migration appends its number. Arrays and pictures lie in the run folder, in maps/ and images/, each named by the SHA-256
+of its bytes; records name them.
 """
 
 import hashlib
@@ -54,6 +54,8 @@ CONTENTS: dict[str, dict[str, str]] = {
         "model_sha256": "of its architecture and every tensor, whatever file they came from",
         "model_version": "the user's own name of this version of the model",
         "weights": "where they came from",
+        "network": "loaded (the arguments of sw.load, or null), and how it wants its pixels: mean, std, size, crop, "
+        "interpolation, framing, padding, preprocess (the name of the user's own function, or null)",
         "task": "of the model",
         "method": "its name in the registry",
         "parameters": "all of them, defaults included; tensors by their hash",
@@ -64,12 +66,14 @@ CONTENTS: dict[str, dict[str, str]] = {
         "grid": "cells of the map along each axis",
         "status": "ok, or why there is no map",
         "map": "sha256 (of its .npy bytes), file (under maps/), mean, min, max, mass_in_top_5_percent (of |map|)",
+        "shown": "the input as a picture (under images/), and as an array where a picture does not hold it; or null",
         "evidence": "baseline and why, rule, rows spent, completeness gap, and whatever else the method knows of this map",
         "validity": "what can differ in this map, each with its reason",
-        "checks": "keys of the check records of this method on this model",
+        "checks": "keys of the check records of these maps; of a run that was stopped some are missing",
         "seed": "of everything drawn at random",
         "precision": "number type that the network computed in",
         "seconds": "of the call that made this map with others",
+        "rows": "maps that this call made together: who shares a batch can change the last digits",
         "machine": "device, accelerator, cpu, instruction_set, machine (its family), threads, batch_size, memory_format",
         "versions": "of seewhy, python, torch and the packages that can change a map",
     },
@@ -88,6 +92,14 @@ CONTENTS: dict[str, dict[str, str]] = {
         "outputs": "what it said, a row an image: a name under maps/",
     },
     "finding": {"*": "a finding as it stands in findings.json"},
+    "verdict": {
+        "verdict": "pass, blocked, inconclusive or incomplete",
+        "reasons": "why, in sentences",
+        "policy": "what it was judged by: path, sha256",
+        "findings": "keys of the finding records that it was judged on",
+        "detectable_effect": "per kind the smallest effect that would have been seen, with its n",
+        "not_tested": "what the audit could not see, in sentences",
+    },
     "strip": {
         "finding": "its id",
         "path": "of the image",
@@ -111,6 +123,11 @@ CONTENTS: dict[str, dict[str, str]] = {
     },
     "cost": {"forward_rows": "without a gradient", "gradient_rows": "forward and backward", "seconds": "of wall time"},
     "check": {"*": "what one check of a method found, as checks.jsonl holds it"},
+    "erasure": {
+        "file": "under images/ or maps/: it was erased on request, and records that name it keep its hash",
+        "reason": "why",
+        "by": "who erased it",
+    },
 }
 
 metadata = MetaData()
@@ -133,9 +150,10 @@ record_table = Table(
     Column("method", String, comment="the content's `method`"),
     UniqueConstraint("kind", "key"),
     Index("record_of_kind", "kind", "number"),
-    Index("record_of_image", "image"),
-    Index("record_of_model", "model"),
-    Index("record_of_method", "method"),
+    Index("record_of_image", "image", "number"),
+    Index("record_of_model", "model", "number"),
+    Index("record_of_method", "method", "number"),
+    comment="what was measured: a row is written once and never changed; the columns say how to check it",
 )
 
 version_table = Table(
@@ -143,29 +161,29 @@ version_table = Table(
     metadata,
     Column("version", Integer, primary_key=True, autoincrement=False, comment="the highest one holds"),
     Column("since", String, nullable=False, comment="UTC, ISO 8601, when the tables became so"),
+    comment="which version of these tables this is",
 )
 
-_REFUSED = "RAISE(ABORT, 'the ledger is append-only: a record is never"
-TRIGGERS = (  # the last condition is for INSERT OR REPLACE, which deletes without firing a trigger
-    f"CREATE TRIGGER record_is_never_changed BEFORE UPDATE ON record BEGIN SELECT {_REFUSED} changed'); END",
-    f"CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record BEGIN SELECT {_REFUSED} deleted'); END",
-    "CREATE TRIGGER record_is_appended BEFORE INSERT ON record "
-    "WHEN NEW.number <> (SELECT coalesce(max(number), 0) + 1 FROM record) "
-    f"OR NEW.previous <> coalesce((SELECT hash FROM record WHERE number = NEW.number - 1), '{FIRST}') "
-    "OR EXISTS (SELECT 1 FROM record WHERE kind = NEW.kind AND key = NEW.key) "
-    f"BEGIN SELECT {_REFUSED} inserted before or over others'); END",
-)
+HASHED = ("number", "time", "kind", "key", "content", "previous", "hash")  # what a record is; the rest are filters
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def canonical(value: Any) -> str:
     """The one way to write plain JSON values: keys sorted, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
 
 
 def chain_hash(previous: str, number: int, time: str, kind: str, key: str, content: dict[str, Any]) -> str:
     """What a record says of itself and of all before it: SHA-256 in hexadecimal."""
-    own = canonical({"number": number, "time": time, "kind": kind, "key": key, "content": content})
-    return hashlib.sha256((previous + own).encode()).hexdigest()
+    return text_hash(previous, number, time, kind, key, canonical(content))
+
+
+def text_hash(previous: str, number: int, time: str, kind: str, key: str, text: str) -> str:
+    """chain_hash of a content that is canonical JSON already: without writing it once more."""
+    rest = canonical({"key": key, "kind": kind, "number": number, "time": time})
+    return hashlib.sha256(f'{previous}{{"content":{text},{rest[1:]}'.encode()).hexdigest()
 
 
 def stored_content(kind: str, key: str, content: object) -> str:
@@ -182,18 +200,18 @@ def stored_content(kind: str, key: str, content: object) -> str:
     try:
         if not isinstance(content, dict):
             raise TypeError(f"it is a {type(content).__name__}")  # noqa: TRY301  # one message for both
-        json.dumps(content, default=number)
+        given = json.dumps(content, default=number)
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"the content of {kind} {key!r} must be a dict of plain JSON values; {error}. Tensors and arrays: "
             "ledger.keep(array) gives a name to write instead."
         ) from error
-    return canonical(runfolder.plain(content))
+    return canonical(json.loads(given, parse_constant=lambda _: None))  # read again, so that every name is a text
 
 
 def stored_text(text: str) -> str:
-    """A text that any database takes: lone surrogates (bytes of a file name that are no text) become their escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    """A text that any database takes: NUL and lone surrogates (bytes of a file name that are no text) become escapes."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def lifted(content: dict[str, Any]) -> dict[str, str | None]:

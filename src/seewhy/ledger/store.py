@@ -1,16 +1,13 @@
-"""The store: a SQLite file that many processes append to at once, and content-addressed files beside it."""
+"""The store: a database that many processes append to at once, and content-addressed files in the run folder."""
 
 import hashlib
 import json
 import os
 import re
-import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import TracebackType
@@ -20,33 +17,32 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import Connection, Engine, QueuePool, create_engine, func, insert, inspect, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import Column, Connection, exists, insert, select
 
 from seewhy import runfolder
 from seewhy.data.images import as_rgb, read_photo
-from seewhy.errors import SeewhyError, UsageError, first_line, known_name
+from seewhy.errors import SeewhyError, UsageError, known_name
+from seewhy.ledger.database import Database, synchronize
+from seewhy.ledger.migrations import check_version, make_or_migrate
+from seewhy.ledger.place import find_database
 from seewhy.ledger.schema import (
     CONTENTS,
     FIRST,
-    NAME,
-    SCHEMA,
-    TRIGGERS,
-    chain_hash,
+    HASHED,
     lifted,
-    metadata,
     record_table,
     stored_content,
     stored_text,
-    version_table,
+    text_hash,
 )
+from seewhy.ledger.sqlite import damage
 
-WAIT = 60  # seconds that one writer waits for the others
 KEYS_AT_ONCE = 500  # in one question to the database
+ROWS_AT_ONCE = 1000
 QUALITY = 85  # of JPEG pictures
 DRAWING = 256  # colors: a picture of no more stays exact, as PNG
 _FILE = re.compile(r"(maps|images)/([0-9a-f]{64})\.(npz|jpg|png)")
-_RECORD = [record_table.c[name] for name in ("number", "time", "kind", "key", "content", "previous", "hash")]
+_RECORD = [record_table.c[name] for name in HASHED]
 
 
 @dataclass(frozen=True)
@@ -65,11 +61,11 @@ class Record:
 class Ledger:
     """The record of everything that a run measured; what was appended is never changed. Opened by `open_ledger`."""
 
-    def __init__(self, folder: Path, engine: Engine, read_only: bool) -> None:
+    def __init__(self, folder: Path, path: Path, database: Database, read_only: bool) -> None:
         self.folder = folder
-        self.path = folder / NAME
+        self.path = path  # ledger.sqlite, or ledger.json, which names the server
         self.read_only = read_only
-        self._engine = engine
+        self._database = database
         self._process = os.getpid()
 
     def __enter__(self) -> "Ledger":
@@ -82,7 +78,7 @@ class Ledger:
 
     def close(self) -> None:
         """Let go of the file; whoever closes last leaves it without a journal beside it."""
-        self._engine.dispose()
+        self._database.engine.dispose()
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -105,7 +101,7 @@ class Ledger:
             return []
         self._refuse_if_read_only()
         with self._connection() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # from here on no other process writes
+            self._database.begin(connection)  # from here on no other process writes
             known = _known(connection, kind, list(given))
             new = _chained(connection, kind, {key: text for key, text in given.items() if key not in known})
             if new:
@@ -137,14 +133,68 @@ class Ledger:
 
         image: of this image only (its path); model: of this fingerprint only; method: by this method only.
         """
+        return list(self.stream(kind, image=image, model=model, method=method))
+
+    def stream(
+        self,
+        kind: str | None = None,
+        *,
+        image: str | None = None,
+        model: str | None = None,
+        method: str | None = None,
+        after: int | None = None,
+        newest: int | None = None,
+    ) -> Iterator[Record]:
+        """What `read` gives, one by one, in memory that does not grow with the ledger.
+
+        after: only of higher numbers. newest: only so many, the last ones. What others append meanwhile comes too.
+        """
         if kind is not None:
             known_name("kind of record", kind, CONTENTS)
-        asked = select(*_RECORD).order_by(record_table.c.number)
-        for name, value in (("kind", kind), ("image", image), ("model", model), ("method", method)):
-            if value is not None:
-                asked = asked.where(record_table.c[name] == stored_text(value))
+        given = {"kind": kind, "image": image, "model": model, "method": method}
+        only = {name: stored_text(value) for name, value in given.items() if value is not None}
+        if newest is not None:
+            after = max(after or 0, self._before_newest(newest, only))
+        return (_record(row) for row in self._rows(_RECORD, only, after))
+
+    def rows(self, *, after: int | None = None) -> Iterator[dict[str, Any]]:
+        """Every row as the database holds it, content as the text that it is, filters included: to check it by."""
+        return self._rows(list(record_table.c), {}, after)
+
+    def _before_newest(self, n: int, only: Mapping[str, str]) -> int:
+        """The number after which the n newest records begin; 0 where there are no more."""
+        asked = select(record_table.c.number).order_by(record_table.c.number.desc()).offset(n).limit(1)
+        for name, value in only.items():
+            asked = asked.where(record_table.c[name] == value)
         with self._connection() as connection:
-            return [_record(row._mapping) for row in connection.execute(asked)]
+            return connection.scalar(asked) or 0
+
+    def _rows(
+        self, columns: Sequence[Column[Any]], only: Mapping[str, str], after: int | None
+    ) -> Iterator[dict[str, Any]]:
+        """In pages, each in a transaction of its own: a slow reader keeps no one waiting, and no journal growing."""
+        asked = select(*columns).order_by(record_table.c.number).limit(ROWS_AT_ONCE)
+        for name, value in only.items():
+            asked = asked.where(record_table.c[name] == value)
+        page = asked if after is None else asked.where(record_table.c.number > after)
+        while True:
+            with self._connection() as connection:
+                found = [row._asdict() for row in connection.execute(page)]
+            yield from found
+            if len(found) < ROWS_AT_ONCE:
+                return
+            page = asked.where(record_table.c.number > found[-1]["number"])
+
+    def names(self, file: str) -> bool:
+        """Whether a record names this file (maps/..., images/...)."""
+        named = record_table.c.content.contains(f'"{file}"', autoescape=True)
+        with self._connection() as connection:
+            return _FILE.fullmatch(file) is not None and bool(connection.scalar(select(exists().where(named))))
+
+    def damage(self) -> str | None:
+        """What the database finds wrong with its own file; None where all is well, and on a server, which sees to it."""
+        with self._connection() as connection:
+            return damage(connection) if connection.dialect.name == "sqlite" else None
 
     # -- files beside it -----------------------------------------------------------------------------------------
 
@@ -156,9 +206,7 @@ class Ledger:
         if not isinstance(array, np.ndarray) or array.dtype.hasobject:
             got = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
             raise UsageError(f"a ledger keeps numpy arrays of numbers; got {got}. A tensor: tensor.cpu().numpy().")
-        buffer = BytesIO()
-        np.savez_compressed(buffer, values=np.asarray(array, order="C"))
-        return self._keep("maps", buffer.getvalue(), "npz")
+        return self._keep("maps", runfolder.npz_bytes(array), "npz")
 
     def keep_picture(self, image: Image.Image) -> str:
         """Keep a picture without its EXIF data, on disk when it returns; its name: images/<sha256>.jpg, .png for drawings."""
@@ -211,7 +259,7 @@ class Ledger:
             return name
         runfolder.write_file(self.folder / name, content)
         for path in (self.folder / name, self.folder / place):
-            _synchronize(path)
+            synchronize(path)
         return name
 
     # -- the file itself -----------------------------------------------------------------------------------------
@@ -220,7 +268,7 @@ class Ledger:
     def _connection(self) -> Iterator[Connection]:
         if os.getpid() != self._process:
             raise UsageError(f"{self.path} was opened before this process was forked: open it again in this process.")
-        with _clear_errors(self.path), self._engine.begin() as connection:
+        with self._database.connection() as connection:
             yield connection
 
     def _refuse_if_read_only(self) -> None:
@@ -228,85 +276,30 @@ class Ledger:
             raise UsageError(f"{self.path} was opened to be read only: open_ledger({str(self.folder)!r}) writes.")
 
 
-def open_ledger(folder: str | Path, *, read_only: bool = False) -> Ledger:
+def open_ledger(folder: str | Path, *, database: str | None = None, read_only: bool = False) -> Ledger:
     """The ledger of a run folder, made where there is none. Use it in a `with`; every process opens its own.
 
-    read_only: for reports; it works in a folder that cannot be written. UsageError where there is no ledger then, or one of
-    a newer seewhy; SeewhyError where the folder cannot be written.
+    database: postgresql://user@host/database of a team's server, for a new ledger; None: the one in the environment variable
+    SEEWHY_LEDGER, without it a file in the folder. Afterwards the folder knows. Arrays and pictures lie in the folder.
+    read_only: for reports; it works in a folder that cannot be written. UsageError where there is no ledger then, one of
+    another schema, or one elsewhere than in `database`; SeewhyError where the folder or the server cannot be written.
     """
     root = Path(folder)
-    path = root / NAME
-    if read_only and not path.is_file():
-        raise UsageError(f"{root} holds no ledger: there is no {NAME} in it.")
     if not read_only:
         try:
             root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SeewhyError(f"cannot make {root}: {error.strerror}. Choose another folder.") from error
-    engine = create_engine("sqlite://", creator=_opener(path, read_only), poolclass=QueuePool)
+    path, found = find_database(root, database=database, read_only=read_only)
     try:
-        with _clear_errors(path), engine.begin() as connection:
+        with found.connection() as connection:
             if not read_only:
-                _make_tables(connection)
-            _check_version(connection, path)
+                make_or_migrate(connection, found)
+            check_version(connection, found)
     except BaseException:
-        engine.dispose()
+        found.engine.dispose()
         raise
-    return Ledger(root, engine, read_only)
-
-
-def _opener(path: Path, read_only: bool) -> Callable[[], sqlite3.Connection]:
-    if not read_only:
-        return partial(_connect, path, "mode=rwc")
-    try:
-        _connect(path, "mode=ro").close()
-    except (
-        sqlite3.DatabaseError
-    ):  # a folder where not even a reader may leave its mark; or no database, which shows later
-        journal = path.with_name(f"{NAME}-wal")
-        if not journal.exists() or journal.stat().st_size == 0:
-            return partial(_connect, path, "immutable=1")
-    return partial(_connect, path, "mode=ro")
-
-
-def _connect(path: Path, how: str) -> sqlite3.Connection:
-    """A connection that begins transactions when told to, and has every commit on disk when it returns."""
-    uri = f"{path.absolute().as_uri()}?{how}"
-    connection = sqlite3.connect(uri, uri=True, timeout=WAIT, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("SELECT count(*) FROM sqlite_master")  # the file is looked at only now
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _make_tables(connection: Connection) -> None:
-    """Write-ahead log and tables, where they are not there yet; other processes may be about the same."""
-    deadline = time.monotonic() + WAIT
-    while connection.exec_driver_sql("PRAGMA journal_mode").scalar() != "wal":
-        try:
-            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            break  # a file system that knows no shared memory keeps its own journal, which is as safe
-        except OperationalError as error:  # SQLite does not wait for this lock by itself
-            if not _name_of(error).startswith("SQLITE_BUSY") or time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-    if not inspect(connection).has_table(version_table.name):
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-        if not inspect(connection).has_table(version_table.name):  # no other process was faster
-            metadata.create_all(connection)
-            for trigger in TRIGGERS:
-                connection.exec_driver_sql(trigger)
-            connection.execute(insert(version_table).values(version=SCHEMA, since=_now()))
-
-
-def _check_version(connection: Connection, path: Path) -> None:
-    known = inspect(connection).has_table(version_table.name)
-    version = connection.scalar(select(func.max(version_table.c.version))) if known else None
-    if version != SCHEMA:
-        raise UsageError(f"{path} has schema {version}; this version of seewhy reads schema {SCHEMA}.")
+    return Ledger(root, path, found, read_only)
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------------
@@ -317,7 +310,7 @@ def _known(connection: Connection, kind: str, keys: Sequence[str]) -> dict[str, 
     for start in range(0, len(keys), KEYS_AT_ONCE):
         some = record_table.c.key.in_(keys[start : start + KEYS_AT_ONCE])
         rows = connection.execute(select(*_RECORD).where(record_table.c.kind == kind, some))
-        found |= {row.key: _record(row._mapping) for row in rows}
+        found |= {row.key: _record(row._asdict()) for row in rows}
     return found
 
 
@@ -328,16 +321,16 @@ def _chained(connection: Connection, kind: str, given: Mapping[str, str]) -> lis
     number, previous = (0, FIRST) if last is None else (last.number, last.hash)
     rows: list[dict[str, Any]] = []
     for key, text in given.items():
-        number, now, content = number + 1, _now(), json.loads(text)
-        digest = chain_hash(previous, number, now, kind, key, content)
+        number, now = number + 1, _now()
+        digest = text_hash(previous, number, now, kind, key, text)
         row = {"number": number, "time": now, "kind": kind, "key": key, "content": text}
-        rows.append({**row, "previous": previous, "hash": digest, **lifted(content)})
+        rows.append({**row, "previous": previous, "hash": digest, **lifted(json.loads(text))})
         previous = digest
     return rows
 
 
-def _record(row: Mapping[Any, Any]) -> Record:
-    number, when, kind, key, text, previous, digest = (row[column.name] for column in _RECORD)
+def _record(row: dict[str, Any]) -> Record:
+    number, when, kind, key, text, previous, digest = (row[name] for name in HASHED)
     return Record(number, when, kind, key, json.loads(text), previous, digest)
 
 
@@ -349,49 +342,3 @@ def _stored_key(kind: str, key: object) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-# -- what can go wrong ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _clear_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        raise SeewhyError(f"{path}: {_in_words(_name_of(error), error)}") from error
-
-
-def _name_of(error: DBAPIError) -> str:
-    return str(getattr(error.orig, "sqlite_errorname", ""))
-
-
-def _in_words(name: str, error: DBAPIError) -> str:
-    said = first_line(error.orig or error)
-    if name == "SQLITE_FULL":
-        return "the disk is full. Every acknowledged record is kept; free some space and run it again."
-    if name.startswith("SQLITE_IOERR"):
-        return f"the disk refuses ({said}, {name}): is it full? Every acknowledged record is kept."
-    if name.startswith("SQLITE_READONLY"):
-        return f"cannot be written ({said}). Choose a folder that can be."
-    if name.startswith("SQLITE_CANTOPEN"):
-        return f"cannot be opened ({said}). Choose a folder that can be written; what a killed run left, copy to one."
-    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return f"other processes have kept it locked for {WAIT} s. Every acknowledged record is kept; run it again."
-    if name in ("SQLITE_CORRUPT", "SQLITE_NOTADB"):
-        return f"is damaged, or no ledger: {said}."
-    return f"{said}."
-
-
-def _synchronize(path: Path) -> None:
-    """Have a file, or the names in a folder, on disk."""
-    if path.is_dir() and os.name == "nt":  # Windows opens no folder, and needs none opened
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise SeewhyError(f"cannot write {path}: {error.strerror}. What was written before it is kept.") from error

@@ -90,6 +90,8 @@ def load(
         model = wrap(made, **{**settings, **given, "precision": precision, "name": specification})
     _move(model.module, device)
     model.weights = origin
+    given |= {"labels": str(labels)} if isinstance(labels, str | Path) else {}
+    model.loaded = _as_json({"specification": specification, "weights": weights, **given, "precision": precision})
     return model
 
 
@@ -114,6 +116,13 @@ def _made(
         return load_own(specification, weights)
     hint = f"; a folder is 'hf:{specification}'" if specification and Path(specification).is_dir() else ""
     raise UsageError(f"unknown model {specification!r}: {near_names(specification, FORMS)}{hint}")
+
+
+def _as_json(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of load as plain JSON values; a list of names stays out, as thousands are no part of a record."""
+    kept = {name: value for name, value in given.items() if name != "batch_size" and value is not None}
+    found = {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in kept.items()}
+    return {name: value for name, value in found.items() if name != "labels" or isinstance(value, str)}
 
 
 def _as_it_is(model: VisionModel, specification: str, given: dict[str, Any], precision: Precision) -> VisionModel:

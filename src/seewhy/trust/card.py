@@ -1,5 +1,6 @@
 """The trust card: one method on one model and these images, a row per check, each with its evidence."""
 
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -54,10 +55,15 @@ class TrustCard:
     def save(self, folder: str | Path) -> Path:
         """Write the card and the maps that were checked into a run folder (made where it does not exist)."""
         path = runfolder.open_folder(folder)
-        self.explanation.append_to(path)
+        self.explanation.append_to(path, checks=list(self.rows))
         for key, row in self.rows.items():
             _write(path, key, self.about, row)
         return path
+
+    def files(self) -> list[Path]:
+        """What was written of it and of the maps that were checked; UsageError before it is saved."""
+        written = self.explanation.files()
+        return sorted({*written, *(path for one in written if (path := one.parent / "checks.jsonl").exists())})
 
     def __str__(self) -> str:
         about = self.about
@@ -81,7 +87,9 @@ def _titled(row: CheckResult) -> dict[str, Any]:
 
 
 def _write(folder: Path, key: str, about: Mapping[str, Any], row: CheckResult) -> None:
-    runfolder.append_check(folder, {"id": key, "card": about, **_titled(row)})
+    """The row where the page reads it, and in the ledger, which is a room above: resolved when called."""
+    written = runfolder.append_check(folder, {"id": key, "card": about, **_titled(row)})
+    importlib.import_module("seewhy.ledger.record").record_check(folder, written)
 
 
 def check(
@@ -173,12 +181,13 @@ def card_of(
     maps = Remembered(bind(info, layer, seed, **params), rows_x, question, found, weights_of(model))
     about = _about(info, explanation, seed, setup)
     known = {} if folder is None else {record["id"]: record for record in runfolder.read_checks(folder)}
+    keys = {name: identity([about["id"], name, given])[:DIGITS] for name, given in asked.items()}
     if folder is not None:
-        explanation.append_to(folder)
+        explanation.append_to(folder, checks=list(keys.values()))
     rows: dict[str, CheckResult] = {}
     for done, (name, given) in enumerate(asked.items(), 1):
         tell(title(name), done, len(asked) + 1)
-        key = identity([about["id"], name, given])[:DIGITS]
+        key = keys[name]
         if key in known:
             rows[key] = read_result(known[key])
             continue

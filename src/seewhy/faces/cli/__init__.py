@@ -7,7 +7,7 @@ import traceback
 import typer
 
 from seewhy.errors import SeewhyError
-from seewhy.faces.cli import audit, check, compare, demo, explain, layers, mean_image, methods, report
+from seewhy.faces.cli import audit, check, compare, demo, explain, layers, ledger, mean_image, methods, report
 from seewhy.faces.cli.console import FAULT, INTERRUPTED, UNUSABLE, say
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app.command("compare")(compare.compare)
 app.command("demo")(demo.demo)
 app.command("explain")(explain.explain)
 app.command("layers")(layers.layers)
+app.add_typer(ledger.app, name="ledger")
 app.command("mean-image")(mean_image.mean_image)
 app.command("methods")(methods.methods)
 app.command("report")(report.report)
@@ -37,7 +38,7 @@ def _version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def seewhy(
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
     """What a vision model is really looking at, with the evidence of how far each answer can be trusted."""

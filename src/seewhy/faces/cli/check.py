@@ -55,6 +55,7 @@ def check(
     anyway: bool = typer.Option(False, "--anyway", help="Go on where labels or normalization look wrong."),
     out: Path = typer.Option(Path("seewhy-check"), help="Run folder for the card, the maps and the page."),
     labels: Path | None = options.LABELS,
+    model_version: str | None = options.MODEL_VERSION,
     mean: str | None = options.MEAN,
     std: str | None = options.STD,
     size: str | None = options.SIZE,
@@ -85,7 +86,8 @@ def check(
     settings = check_settings(setting, only, everything=everything)
     pixels = options.pixels(mean, std, size, crop, framing)
     readable, skipped = readable_images(images)
-    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
+    how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
+    network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
     given = options.read_pictures(given, network)
     classes = None if truth is None else read_truth(truth, readable)
     add_data(settings, network, only, training, readable, classes, out)

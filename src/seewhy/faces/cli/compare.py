@@ -39,6 +39,7 @@ def compare(
     anyway: bool = typer.Option(False, "--anyway", help="Go on where labels or normalization look wrong."),
     out: Path = typer.Option(Path("seewhy-compare"), help="Run folder for the cards, the maps and the page."),
     labels: Path | None = options.LABELS,
+    model_version: str | None = options.MODEL_VERSION,
     mean: str | None = options.MEAN,
     std: str | None = options.STD,
     size: str | None = options.SIZE,
@@ -64,7 +65,8 @@ def compare(
     seconds = None if budget is None else _seconds(budget)
     pixels = options.pixels(mean, std, size, crop, framing)
     readable, skipped = readable_images(images)
-    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
+    how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
+    network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
     own = {name: options.read_pictures(given, network) for name, given in own.items()}
     classes = None if truth is None else read_truth(truth, readable)
     names = method or list(METHODS_BY_DEFAULT)

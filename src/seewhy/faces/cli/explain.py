@@ -37,10 +37,14 @@ def explain(
     layer: str | None = typer.Option(None, help="Layer for class activation maps; default: found by running."),
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     out: Path = typer.Option(Path("seewhy-run"), help="Run folder for maps, records, pictures and the page."),
+    root: Path | None = typer.Option(
+        None, help="Data root: records name images relative to it. Default: the folder that holds them all."
+    ),
     on_photo: bool = typer.Option(
         False, "--on-photo", help="Also a picture of each map over the whole photo, at its own size."
     ),
     labels: Path | None = options.LABELS,
+    model_version: str | None = options.MODEL_VERSION,
     mean: str | None = options.MEAN,
     std: str | None = options.STD,
     size: str | None = options.SIZE,
@@ -61,8 +65,10 @@ def explain(
     given = options.parameters(param)
     infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
+    root = _data_root(root, paths)
     pixels = options.pixels(mean, std, size, crop, framing)
-    network = options.load_model(model, weights, labels, device, batch_size, precision, task=task, pixels=pixels)
+    how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
+    network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
     check_question(network, target, layer, on_photo=on_photo)
     given = options.read_pictures(given, network)
     if dry_run:
@@ -70,7 +76,7 @@ def explain(
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out, on_photo)
+    work = Work(network, infos, target, layer, seed, given, out, on_photo, root)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
@@ -85,6 +91,16 @@ def explain(
     if not work.records:
         raise typer.Exit(UNUSABLE)
     raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
+
+
+def _data_root(given: Path | None, paths: Sequence[Path]) -> Path | None:
+    """What the ledger's paths are relative to; UsageError, before any work, where an image lies outside of it."""
+    from seewhy.ledger import common_folder, relative_path
+
+    root = common_folder([str(path) for path in paths]) if given is None else given
+    for path in paths:
+        relative_path(str(path), root)
+    return root
 
 
 def check_methods(
@@ -212,9 +228,10 @@ class Work:
         given: dict[str, Any],
         out: Path,
         on_photo: bool,
+        root: Path | None,
     ) -> None:
         self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
-        self.given, self.out, self.on_photo = given, out, on_photo
+        self.given, self.out, self.on_photo, self.root = given, out, on_photo, root
         self.records: list[dict[str, Any]] = []
 
     def explain(self, paths: Sequence[Path]) -> list[Skip]:
@@ -238,7 +255,7 @@ class Work:
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
                 found = explain_rows(self.network, x, shown, info, self.target, layer, self.seed, own)[0]
-                self.records += found.append_to(self.out, on_photo=self.on_photo)
+                self.records += found.append_to(self.out, on_photo=self.on_photo, root=self.root)
         return skipped
 
 

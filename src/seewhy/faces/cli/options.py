@@ -31,6 +31,7 @@ TASK: Any = typer.Option(None, help="multiclass, multilabel, binary, regression,
 DEVICE: Any = typer.Option("cpu", help="cpu, cuda, cuda:1, mps.")
 BATCH_SIZE: Any = typer.Option(None, help="Rows in one forward; default: measured once.")
 PRECISION: Any = typer.Option("float32", help="float32, bfloat16 or float16 (maps are float32 always).")
+MODEL_VERSION: Any = typer.Option(None, help="Your own name of this version of the model, for the records.")
 SEED: Any = typer.Option(0, help="Seed of every random draw.")
 JSON: Any = typer.Option(False, "--json", help="Print JSON.")
 
@@ -73,10 +74,11 @@ def load_model(
     *,
     task: str | None = None,
     pixels: dict[str, Any] | None = None,
+    version: str | None = None,
 ) -> "VisionModel":
     """The network that the options describe; UsageError before any work for values that cannot be meant.
 
-    pixels: what `pixels()` gives.
+    pixels: what `pixels()` gives. version: the user's own name of this version.
     """
     import torch
 
@@ -88,7 +90,7 @@ def load_model(
         torch.device(device)
     except RuntimeError:
         raise UsageError(f"unknown device {device!r}: cpu, cuda, cuda:1, mps.") from None
-    return sw.load(
+    network = sw.load(
         model,
         weights=weights,
         labels=labels,
@@ -98,6 +100,8 @@ def load_model(
         precision=precision,  # type: ignore[arg-type]  # checked above
         **(pixels or {}),
     )
+    network.version = version
+    return network
 
 
 def parameters(pairs: list[str]) -> dict[str, Any]:
