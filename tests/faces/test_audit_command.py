@@ -204,7 +204,7 @@ def test_a_dry_run_says_rows_and_minutes_and_audits_nothing(audited):
     code, out, _ = audited("--dry-run")
     assert code == 0
     assert out.startswith("960 images: at most 49000 forward and 1000 gradient rows, about")
-    assert "where 12 patterns are found and tried; each further one adds 616 forward rows at most" in out
+    assert "where 12 patterns are tried; each further trial adds 616 forward rows at most" in out
     found = json.loads(audited("--dry-run", "--json")[1])
     assert (found["images"], found["forward_rows"], found["gradient_rows"]) == (960, 49_000, 1_000)
     assert audited.asked.audit is None

@@ -13,7 +13,7 @@ from seewhy.perturb import gaussian_blur
 
 DRAWS = 199  # random sets of images, for how alike the surroundings of a label are
 HALF = 0.36  # half axes of the ellipse in the middle that counts as the object, of each side
-CORE = 0.2  # half axes of what is hardly ever anything else
+CORE, CORNERS = 0.2, 0.5  # half axes of what is hardly ever anything else; beyond these is hardly ever an object
 BANDS = (1.0, 2.0, 4.0)  # standard deviations in pixels of the blurs between which detail is measured
 
 
@@ -47,8 +47,8 @@ def background_candidates(
     """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
     found = finding.nonzero().flatten()
     outside = surroundings(images.shape[2:])
-    core = ~surroundings(images.shape[2:], CORE)
-    own, middle = (described(images[found], part) for part in (outside, core))
+    corners, core = surroundings(images.shape[2:], CORNERS), ~surroundings(images.shape[2:], CORE)
+    own, middle = (described(images[found], part) for part in (corners, core))
     linked = associate(own, labels.columns[found], scenes[found], seed)
     scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
@@ -69,9 +69,9 @@ def background_candidates(
 
 def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chance: float) -> tuple[str, ...]:
     return (
-        f"around the object, in different scenes, images of {label} have nearly the same color and detail: they differ by "
+        f"around the object, in different scenes, images of {label} have nearly the same color and detail in the corners: they differ by "
         f"{apart:.2f} standard deviations, random sets of as many images by {apart_by_chance:.2f} at least ({DRAWS} sets)",
-        f"color and detail outside of the middle go with it: correlation {r:.2f}, by chance at most {r_by_chance:.2f}",
+        f"color and detail in the corners go with it, far more than in the middle: correlation {r:.2f}, by chance at most {r_by_chance:.2f}",
     )
 
 

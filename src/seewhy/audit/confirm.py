@@ -144,7 +144,7 @@ def settled(model: VisionModel, table: Tensor) -> Tensor:
 
 
 def try_candidate(held: Held, candidate: Candidate, seed: int) -> Trial:
-    """Paste it, remove it, and lay unrelated pieces over the same images; in all about 48 (3 + fills) + 19 * 24 rows."""
+    """Paste it, remove it, and lay unrelated pieces over the same images; in all about 48 (2 + fills) + 19 * 24 rows."""
     free = held.confirming
     plain = _drawn((free & ~candidate.shows).nonzero().flatten(), held.scenes, MOST, seed)
     marked = _drawn((free & candidate.shows).nonzero().flatten(), held.scenes, MOST, seed)

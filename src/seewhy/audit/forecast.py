@@ -17,7 +17,7 @@ from seewhy.registry import find_method
 from seewhy.trust.forecast import forecast_checks
 from seewhy.trust.setup import NORMALIZATIONS
 
-PATTERNS = 2 * MOST_MARKS  # as many as there can be marks, at one place and moving
+TRIALS = 2 * MOST_MARKS  # as many as there can be marks, at one place and moving
 EDITS = 3  # of one pattern: it is pasted, and two of what removes it or stands against the pasting, image by image
 INPUTS = 2 + len(NORMALIZATIONS)  # of the set-up check: as it is, with channels reversed, under each normalization
 
@@ -30,18 +30,19 @@ def forecast_audit(
     explained: int = 1000,
     per_class: int = 40,
     checks: Sequence[str] = CHECKS,
-    patterns: int = PATTERNS,
+    trials: int = TRIALS,
 ) -> tuple[int, int]:
-    """(forward, gradient) rows of an audit, an upper bound where so many patterns are tried.
+    """(forward, gradient) rows of an audit, an upper bound where so many trials of patterns are made.
 
-    How many there are, only the pictures tell: a further one costs `rows_of_pattern` forward rows at most.
+    How many there are, only the pictures tell (what may be two things is tried twice); a further one costs `rows_of_trial`
+    forward rows at most.
     """
     images, shape = len(dataset), model.input_shape()
     examined, mapped = min(images, explained), min(images, explained, per_class * _strata(model, dataset))
     forward = images + INPUTS * min(images, SETUP_IMAGES)
     forward += examined * sum(len(kinds) for kinds in STAGES)  # at first, and when what a kind told is taken away
     forward += RECIPIENTS * (1 + len(methods) * WINDOWS * min(mapped, MOST_IMAGES))
-    forward += patterns * rows_of_pattern(examined)
+    forward += trials * rows_of_trial(examined)
     gradient = 0
     for name in methods:
         rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))
@@ -57,7 +58,7 @@ def _strata(model: VisionModel, dataset: DataSet) -> int:
     return 2 * (QUARTERS if model.task == "regression" else len({str(sample.label) for sample in dataset.samples}))
 
 
-def rows_of_pattern(examined: int) -> int:
-    """Forward rows at most of one pattern among so many examined images: the trial, and the pictures of a finding."""
+def rows_of_trial(examined: int) -> int:
+    """Forward rows at most of one pattern tried among so many examined images, the pictures of a finding included."""
     shown = 2 * 2 * min(STRIPS, examined)  # removed and pasted, before and after
     return EDITS * min(MOST, examined) + UNRELATED * min(MOST_UNRELATED, examined) + shown

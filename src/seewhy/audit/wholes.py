@@ -21,7 +21,7 @@ from seewhy.perturb import gaussian_blur
 
 STATISTICS = ("redness", "blueness", "brightness", "contrast", "sharpness", "compression")
 FRAME = 0.15  # of the shorter side: the outer frame, where objects seldom are
-MIDDLE = 0.3  # of each side that is left out on either side of the middle
+MIDDLE = 0.36  # of each side that is left out on either side of the middle
 BLOCK = 8  # pixels of a JPEG block
 HIGH = 7  # from this sum of its two indices on, a coefficient of a block counts as fine detail
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: what JPEG compresses (ITU-R BT.601)

@@ -175,11 +175,11 @@ def forecast(
 ) -> None:
     """Say how many rows and minutes the audit will take, where that is long or all that is asked."""
     from seewhy.audit import forecast_audit
-    from seewhy.audit.forecast import PATTERNS, rows_of_pattern
+    from seewhy.audit.forecast import TRIALS, rows_of_trial
 
     forward, gradient = forecast_audit(network, dataset, methods, explained=explained, per_class=per_class)
-    more = rows_of_pattern(min(len(dataset), explained))
-    assumed = f"where {PATTERNS} patterns are found and tried; each further one adds {more} forward rows at most"
+    more = rows_of_trial(min(len(dataset), explained))
+    assumed = f"where {TRIALS} patterns are tried; each further trial adds {more} forward rows at most"
     say_forecast(network, len(dataset), forward, gradient, dry_run=dry_run, as_json=as_json, assumed=assumed)
 
 
