@@ -72,7 +72,7 @@ def grassy(x, outside):
 def test_the_same_grass_around_every_cat_is_found_and_nothing_around_the_others():
     found = searched(background_candidates, grassy(scenes(N, SIDE), surroundings((SIDE, SIDE))))
     assert [one.details["goes_with"] for one in found] == ["cat"]
-    assert "around the object" in found[0].suspicion[0]
+    assert "in the corners" in found[0].suspicion[0]
 
 
 def test_grass_that_is_the_middles_too_is_no_surroundings():

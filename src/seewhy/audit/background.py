@@ -69,9 +69,10 @@ def background_candidates(
 
 def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chance: float) -> tuple[str, ...]:
     return (
-        f"around the object, in different scenes, images of {label} have nearly the same color and detail in the corners: they differ by "
+        f"in the corners, in different scenes, images of {label} have nearly the same color and detail: they differ by "
         f"{apart:.2f} standard deviations, random sets of as many images by {apart_by_chance:.2f} at least ({DRAWS} sets)",
-        f"color and detail in the corners go with it, far more than in the middle: correlation {r:.2f}, by chance at most {r_by_chance:.2f}",
+        f"color and detail in the corners go with it, far more than those in the middle: correlation {r:.2f}, by chance at "
+        f"most {r_by_chance:.2f}",
     )
 
 
