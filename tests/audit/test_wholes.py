@@ -5,7 +5,7 @@ import torch
 from planted_scenes import eighth, scenes
 
 from seewhy.audit.association import labels_of
-from seewhy.audit.wholes import STATISTICS, _compressed, change, statistics, weight_of, whole_candidates
+from seewhy.audit.wholes import STATISTICS, _compressed, changes, statistics, weight_of, whole_candidates
 from seewhy.perturb import gaussian_blur
 
 SIDE = 48
@@ -39,7 +39,7 @@ def test_the_change_brings_the_statistic_to_what_is_wanted(name):
     high = eighth(CHANGED["redness" if name == "color cast" else name](scenes(16, SIDE, 1)))
     a, b = (statistics(part).mean(0) for part in (high, low))
     for start, now, wanted in ((low, b, a), (high, a, b)):
-        step = change(name, start.float() / 255, now, wanted)
+        step = changes(name, start.float() / 255)(now, wanted)
         got = statistics(eighth(step(start.float() / 255))).mean(0)[k]
         before, wanted = abs(float(wanted[k] - now[k])), wanted[k]
         assert abs(float(wanted - got)) < 0.5 * before

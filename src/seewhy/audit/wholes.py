@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from seewhy.audit.association import Association, Labels, associate, differences, exchanged_labels
+from seewhy.audit.association import Association, Floats, Labels, associate, differences, exchanged_labels
 from seewhy.audit.candidate import Candidate, Edit
 from seewhy.perturb import gaussian_blur
 
@@ -26,7 +26,9 @@ BLOCK = 8  # pixels of a JPEG block
 HIGH = 7  # from this sum of its two indices on, a coefficient of a block counts as fine detail
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue: what JPEG compresses (ITU-R BT.601)
 FITTED = 24  # images that a strength is fitted to
-HALVINGS = 8  # of the interval that a strength is looked for in
+BLURS = tuple(0.2 * 1.35**k for k in range(13))  # standard deviations in pixels, to 7.3
+MASKS = tuple(0.05 * 1.6**k for k in range(12))  # amounts of an unsharp mask, to 8.8
+QUALITIES = (100, 95, 90, 85, 80, 70, 60, 50, 40, 30, 20, 10, 5)  # of JPEG
 WORDS = {  # more of a statistic, and less
     "brightness": ("brighter pictures", "darker pictures"),
     "contrast": ("higher contrast", "lower contrast"),
@@ -148,19 +150,19 @@ def _candidate(
     column = labels.columns[held, t]
     cut = labels.cut(t)
 
-    def fitted(own: Tensor) -> tuple[Change, Change]:
-        high, low = (own > cut).nonzero().flatten(), (own <= cut).nonzero().flatten()
-        a, b = table[high].mean(0), table[low].mean(0)
-        some = [images[held[index[:FITTED]]].float() / 255 for index in (low, high)]
-        return change(name, some[0], b, a), change(name, some[1], a, b)
-
     if min(int((column > cut).sum()), int((column <= cut).sum())) < 3:
         return None
-    paste, back = fitted(column)
+    change = changes(name, images[held[:: -(-len(held) // FITTED)]].float() / 255)
+
+    def means(own: Tensor) -> tuple[Tensor, Tensor]:
+        return table[own <= cut].mean(0), table[own > cut].mean(0)
 
     def unrelated(k: int) -> Edit:
-        other = fitted(exchanged_labels(column, scenes[held], seed * 1009 + k))[0]
+        other = change(*means(exchanged_labels(column, scenes[held], seed * 1009 + k)))
         return lambda x, _index: other(x)
+
+    low, high = means(column)
+    paste, back = change(low, high), change(high, low)
 
     difference = differences(table, column > cut)
     return Candidate(
@@ -187,24 +189,47 @@ def _words(name: str, difference: Tensor) -> str:
     return f"a {name} ({red} red, {blue} blue)"
 
 
-def change(name: str, images: Tensor, now: Tensor, wanted: Tensor) -> Change:
-    """What brings images (n, C, H, W) from one mean of STATISTICS to another.
+def changes(name: str, images: Tensor) -> Callable[[Tensor, Tensor], Change]:
+    """What brings images from one mean of STATISTICS to another, as a function of both.
 
     A color cast is a gain of each channel, as of another light (von Kries); brightness a sum; contrast a gain about the
-    mean; sharpness a blur or an unsharp mask, compression JPEG at a quality, each of the strength that the images need.
+    mean; sharpness a blur or an unsharp mask, compression JPEG at a quality, each as strong as these images
+    (n, C, H, W) in [0, 1] need for such a step.
     """
     if name == "color cast":
-        gain = _relative_colors(wanted) / _relative_colors(now)
-        return lambda x: (x * gain).clamp(0, 1)
+        return _colored
     if name == "brightness":
-        step = float(wanted[2] - now[2])
-        return lambda x: (x + step).clamp(0, 1)
+        return lambda now, wanted: _lighter(float(wanted[2] - now[2]))
     if name == "contrast":
-        stretch = float(wanted[3] / now[3].clamp_min(1e-3))
-        return lambda x: _stretched(x, stretch)
+        return lambda now, wanted: _stretched(float(wanted[3] / now[3].clamp_min(1e-3)))
     if name == "sharpness":
-        return _sharpness_step(images, float(wanted[4] - now[4]))
-    return _compression_step(images, float(wanted[5] - now[5]))
+        soft, hard = _steps(images, 4, gaussian_blur, BLURS), _steps(images, 4, _unsharp, MASKS)
+        return lambda now, wanted: _sharper(float(wanted[4] - now[4]), soft, hard)
+    packed = _steps(images, 5, _compressed, QUALITIES)
+    return lambda now, wanted: _packed(float(wanted[5] - now[5]), packed)
+
+
+Steps = tuple[Sequence[float], Floats]  # strengths, and by how much each moves a statistic
+
+
+def _steps(
+    images: Tensor, statistic: int, edit: Callable[[Tensor, float], Tensor], strengths: Sequence[float]
+) -> Steps:
+    before = _statistics(images)[:, statistic].mean()
+    moved = [float(_statistics(edit(images, strength))[:, statistic].mean() - before) for strength in strengths]
+    return strengths, np.asarray(moved)
+
+
+def _strength(step: float, steps: Steps) -> float:
+    """The strength that moves a statistic by so much, between those that were tried."""
+    strengths, moved = steps
+    rising = np.maximum.accumulate(moved * np.sign(moved[-1]))  # a statistic may turn back where there is nothing left
+    return float(np.interp(abs(step), rising, strengths))
+
+
+def _colored(now: Tensor, wanted: Tensor) -> Change:
+    gain = _relative_colors(wanted) / _relative_colors(now)
+    return lambda x: (x * gain).clamp(0, 1)
 
 
 def _relative_colors(mean: Tensor) -> Tensor:
@@ -213,40 +238,31 @@ def _relative_colors(mean: Tensor) -> Tensor:
     return (torch.tensor([red, -red - blue, blue]) / max(gray, 1e-3) + 1).clamp_min(1e-2).view(3, 1, 1)
 
 
-def _stretched(x: Tensor, gain: float) -> Tensor:
-    mean = x.mean((1, 2, 3), keepdim=True)
-    return (mean + gain * (x - mean)).clamp(0, 1)
+def _lighter(step: float) -> Change:
+    return lambda x: (x + step).clamp(0, 1)
 
 
-def _sharpness_step(images: Tensor, step: float) -> Change:
-    """Blur, or unsharp mask, of the strength that moves these images' mean sharpness by so much."""
-    wanted = float(_statistics(images)[:, 4].mean()) + step
-    if step < 0:
-        strength = _bisected(lambda v: float(_statistics(gaussian_blur(images, v))[:, 4].mean()) - wanted, 0.2, 6.0)
-        return lambda x: gaussian_blur(x, strength)
-    amount = _bisected(lambda v: wanted - float(_statistics(_unsharp(images, v))[:, 4].mean()), 0.0, 8.0)
-    return lambda x: _unsharp(x, amount)
+def _stretched(gain: float) -> Change:
+    def change(x: Tensor) -> Tensor:
+        mean = x.mean((1, 2, 3), keepdim=True)
+        return (mean + gain * (x - mean)).clamp(0, 1)
+
+    return change
+
+
+def _sharper(step: float, soft: Steps, hard: Steps) -> Change:
+    strength = _strength(step, soft if step < 0 else hard)
+    return lambda x: gaussian_blur(x, strength) if step < 0 else _unsharp(x, strength)
 
 
 def _unsharp(x: Tensor, amount: float) -> Tensor:
     return (x + amount * (x - gaussian_blur(x, 1.0))).clamp(0, 1)
 
 
-def _compression_step(images: Tensor, step: float) -> Change:
-    """JPEG of the quality that adds so much of a block grid to these images; a small blur where there should be less."""
-    if step < 0:
-        return lambda x: gaussian_blur(x, 0.8)
-    wanted = float(_statistics(images)[:, 5].mean()) + step
-    quality = _bisected(lambda q: float(_statistics(_compressed(images, q))[:, 5].mean()) - wanted, 5.0, 100.0)
-    return lambda x: _compressed(x, quality)
-
-
-def _bisected(falling: Callable[[float], float], low: float, high: float) -> float:
-    """Where a falling function crosses 0, between low and high."""
-    for _ in range(HALVINGS):
-        middle = (low + high) / 2
-        low, high = (middle, high) if falling(middle) > 0 else (low, middle)
-    return (low + high) / 2
+def _packed(step: float, packed: Steps) -> Change:
+    """JPEG of the quality that adds so much of a block grid; a small blur where there should be less."""
+    quality = _strength(step, packed)
+    return lambda x: gaussian_blur(x, 0.8) if step < 0 else _compressed(x, quality)
 
 
 def _compressed(x: Tensor, quality: float) -> Tensor:
