@@ -50,16 +50,19 @@ def background_candidates(
     corners, core = surroundings(images.shape[2:], CORNERS), ~surroundings(images.shape[2:], CORE)
     own, middle = (described(images[found], part) for part in (corners, core))
     linked = associate(own, labels.columns[found], scenes[found], seed)
-    scaled = (own - own.mean(0)) / own.std(0).clamp_min(1e-6)
     candidates = []
     for t, label in enumerate(labels.names):
         of_label = labels.carriers(t)
-        around, inside = (differences(values, of_label[found]) for values in (own, middle))
-        # What differs as much in the middle is the whole image's, or the object's: half is as near to that as to nothing.
-        if not bool((linked.p_is_low()[:, t] & (inside / around < 0.5)).any()):
+        chosen = of_label[found]
+        around, inside = (differences(values, chosen) for values in (own, middle))
+        low = linked.p_is_low()[:, t]
+        if not bool(low.any()):
             continue
-        apart, chance = _apart(scaled, of_label[found], scenes[found], seed)
-        if apart >= chance:
+        (apart, chance), of_middle = (_apart(values, chosen, scenes[found], seed) for values in (own, middle))
+        # What differs as much in the middle, and is as alike there, is the whole image's, or the object's: half is as near to
+        # that as to nothing.
+        far = bool((low & (inside / around < 0.5)).any())
+        if apart >= chance or not (far or of_middle[0] >= of_middle[1]):
             continue
         facts = _facts(label, apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
         of = (images, scenes, outside, of_label, facts, label, labels.rises[t], seed)
@@ -82,6 +85,7 @@ def _apart(rows: Tensor, chosen: Tensor, scenes: Tensor, seed: int) -> tuple[flo
     Where two kinds of surroundings are mixed, either is nearer to itself than a mixture: the nearer one is the cue.
     """
     generator = torch.Generator().manual_seed(seed)
+    rows = (rows - rows.mean(0)) / rows.std(0).clamp_min(1e-6)
     found = _distance(rows[chosen], scenes[chosen])
     size = int(chosen.sum())
     drawn = [torch.randperm(len(rows), generator=generator)[:size] for _ in range(DRAWS)]
