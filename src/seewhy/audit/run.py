@@ -105,9 +105,9 @@ def audit(
     """Which patterns a model relies on that it should not, on a labelled data set: found, confirmed by experiment, judged.
 
     dataset: whatever `read_dataset` reads: a folder with a sub-folder per class, a table, a torch Dataset or a list of
-    (image, label[, {"group": ...}]). Every image is predicted; `per_class` right and as many wrong ones of each class (of a
-    score: of each quarter), at most `explained` in all, are explained by `methods` and searched. What is found on one half of
-    their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, which blocks on confirmed findings.
+    (image, label[, {"group": ...}]). Every image is predicted, at most `explained` are searched; of these `per_class` right
+    and as many wrong ones of each class (of a score: of each quarter) are explained by `methods`. What is found on one half
+    of their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, which blocks on confirmed findings.
     against: the folder of an earlier audit; only what is new blocks. out: a run folder; the same call goes on where it
     stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written. checks: what the
     first method is checked by, on nine of the images, for the trust card of the report.

@@ -66,7 +66,7 @@ def _notes(found: Record) -> list[str]:
     unrelated, fills = found.get("unrelated") or {}, found.get("fills") or {}
     if unrelated.get("largest") is not None:
         notes.append(
-            f"Gray: what {unrelated['pieces']} unrelated changes of the same size and energy reach at most, "
+            f"Gray: what {unrelated['pieces']} controls with nothing of it reach at most, "
             f"{unrelated['largest']:.3g}."
         )
     if len(fills) > 1:
