@@ -107,7 +107,7 @@ def audit(
     dataset: whatever `read_dataset` reads: a folder with a sub-folder per class, a table, a torch Dataset or a list of
     (image, label[, {"group": ...}]). Every image is predicted, at most `explained` are searched; of these `per_class` right
     and as many wrong ones of each class (of a score: of each quarter) are explained by `methods`. What is found on one half
-    of their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, which blocks on what is confirmed.
+    of their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, blocking what is confirmed.
     against: the folder of an earlier audit; only what is new blocks. out: a run folder; the same call goes on where it
     stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written. checks: what the
     first method is checked by, on nine of the images, for the trust card of the report.
