@@ -66,8 +66,7 @@ def _notes(found: Record) -> list[str]:
     unrelated, fills = found.get("unrelated") or {}, found.get("fills") or {}
     if unrelated.get("largest") is not None:
         notes.append(
-            f"Gray: what {unrelated['pieces']} controls with nothing of it reach at most, "
-            f"{unrelated['largest']:.3g}."
+            f"Gray: what {unrelated['pieces']} controls with nothing of it reach at most, {unrelated['largest']:.3g}."
         )
     if len(fills) > 1:
         said = "; ".join(f"{name.replace('_', ' ')} {change(numbers)}" for name, numbers in fills.items())
