@@ -60,7 +60,7 @@ def place_candidates(
                     functional.interpolate(mask[None, None].float(), size=images.shape[2:], mode="nearest")[0, 0] > 0
                 )
                 of = (images, scenes, inside, of_label, facts, label, labels.rises[t], seed)
-                candidates.append(exchange_candidate("place", f"what lies in {place}", box, *of))
+                candidates.append(exchange_candidate("place", f"what lies in {place} in images of {label}", box, *of))
     return candidates
 
 

@@ -121,7 +121,8 @@ def _merged(chosen: list[int]) -> list[list[int]]:
 
 
 def _fact(statistic: int, t: int, frame: Association, middle: Association, labels: Labels) -> str:
-    goes = "rises with" if labels.kind == "score" else "goes with"
+    rises = "rises with" if float(frame.r[statistic, t]) > 0 else "falls with"
+    goes = rises if labels.kind == "score" else "goes with"
     inside = "within groups" if frame.within else "over groups"
     return (
         f"the {STATISTICS[statistic]} {goes} {labels.names[t]} in the outer frame alone, where objects seldom are "
