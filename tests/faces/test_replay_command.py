@@ -139,3 +139,21 @@ def test_an_explanation_says_what_it_is_and_where_it_lies(tmp_path):
     found = {path.relative_to(tmp_path / "run").parts[0] for path in e.files()}
     assert found == {"run.json", "rows.jsonl", "ledger.sqlite", "maps", "images", "pictures"}
     assert all(path.is_file() for path in e.files())
+
+
+def test_under_a_modality_no_baseline_is_black_unless_that_is_asked_for(seewhy, tmp_path):
+    few = ("--method", "integrated_gradients", "--param", "rule=right", "--param", "steps=4", "--out")
+    for folder, more in (
+        ("photo", ()),
+        ("scan", ("--modality", "CT")),
+        ("asked", ("--modality", "CT", "--param", "baseline=black")),
+    ):
+        assert seewhy("explain", "cat.png", *TINY, *few, folder, *more)[0] == 0
+    said = {name: records(tmp_path / name)[0].content for name in ("photo", "scan", "asked")}
+    assert {name: (one["modality"], one["parameters"]["baseline"]) for name, one in said.items()} == {
+        "photo": (None, "black"),
+        "scan": ("CT", "blur"),
+        "asked": ("CT", "black"),
+    }
+    assert said["scan"]["evidence"]["baseline_reason"].startswith("CT: black is a value like any other there")
+    assert replayed("scan", "1").exit_code == 0

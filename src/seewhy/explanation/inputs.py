@@ -26,17 +26,19 @@ class Shown:
     sha256: str  # of the file's bytes; "" without a file
     notes: tuple[str, ...]
     geometry: Geometry | None  # None: a tensor, or a user's own preprocess
+    modality: str | None = None  # how it was recorded, where black is a measurement: CT, DX, thermal ...; None: a photo
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         geometry = self.geometry.to_dict() if self.geometry else None
-        return {"name": self.name, "sha256": self.sha256, "notes": list(self.notes), "geometry": geometry}
+        found = {"name": self.name, "sha256": self.sha256, "notes": list(self.notes), "geometry": geometry}
+        return {**found, "modality": self.modality}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Shown":
         """The inverse of to_dict."""
         geometry = Geometry.from_dict(record["geometry"]) if record["geometry"] else None
-        return cls(record["name"], record["sha256"], tuple(record["notes"]), geometry)
+        return cls(record["name"], record["sha256"], tuple(record["notes"]), geometry, record.get("modality"))
 
 
 def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]]:

@@ -24,6 +24,7 @@ from seewhy.explanation.result import Explanation, Status
 from seewhy.explanation.validity import predictions_of, status_of, validity_of
 from seewhy.maps import Maps
 from seewhy.model import VisionModel
+from seewhy.perturb import BASELINES
 from seewhy.registry import METHODS, MethodInfo, check_parameters, find_method
 from seewhy.target import Target, probabilities
 from seewhy.wrapping import bare
@@ -79,6 +80,7 @@ def explain_rows(
     beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Explanation, Tensor, Target, Maps]:
     """explain() for images that are read already; with every row's image, question and map as the method had them."""
+    params = _where_black_is_a_value(info, sources, params)
     keywords, device = check_call(info, target, layer, seed, params), x.device
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
@@ -119,6 +121,16 @@ def explain_rows(
             fingerprint=fingerprint_later(model, version),
         )
         return explanation, x_rows, question, maps
+
+
+def _where_black_is_a_value(info: MethodInfo, sources: Sequence[Shown], params: dict[str, Any]) -> dict[str, Any]:
+    """A method whose baseline is black by default begins at a blur in a CT: air is black there, and is evidence."""
+    known = sorted({source.modality for source in sources if source.modality})
+    if not known or "baseline" in params or info.parameters.get("baseline") != "black":
+        return params
+    reason = f"{', '.join(known)}: black is a value like any other there; {BASELINES['blur']}"
+    stated = {"baseline_reason": reason} if "baseline_reason" in info.parameters else {}
+    return {"baseline": "blur", **stated, **params}
 
 
 def _without_empty(raw: Tensor, status: Sequence[Status]) -> Tensor:

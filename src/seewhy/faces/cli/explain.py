@@ -1,6 +1,7 @@
 """seewhy explain."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,10 @@ def explain(
     on_photo: bool = typer.Option(
         False, "--on-photo", help="Also a picture of each map over the whole photo, at its own size."
     ),
+    modality: str | None = typer.Option(
+        None,
+        help="How the images were recorded, where black is a measurement (CT, DX, thermal ...): no baseline is black.",
+    ),
     labels: Path | None = options.LABELS,
     model_version: str | None = options.MODEL_VERSION,
     mean: str | None = options.MEAN,
@@ -76,7 +81,7 @@ def explain(
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out, on_photo, root)
+    work = Work(network, infos, target, layer, seed, given, out, on_photo, root, modality)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
@@ -229,9 +234,10 @@ class Work:
         out: Path,
         on_photo: bool,
         root: Path | None,
+        modality: str | None,
     ) -> None:
         self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
-        self.given, self.out, self.on_photo, self.root = given, out, on_photo, root
+        self.given, self.out, self.on_photo, self.root, self.modality = given, out, on_photo, root, modality
         self.records: list[dict[str, Any]] = []
 
     def explain(self, paths: Sequence[Path]) -> list[Skip]:
@@ -247,7 +253,7 @@ class Work:
         for path in paths:
             try:
                 x, sources = read_inputs(self.network, path)
-                read.append((x, sources[0]))
+                read.append((x, replace(sources[0], modality=self.modality)))
             except ImageError as error:
                 skipped.append(_skip(path, error))
         if read:
