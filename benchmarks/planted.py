@@ -151,7 +151,7 @@ def share(hits: int, n: int) -> str:
     return f"{hits} of {n}: {100 * hits / n:.0f} % [{100 * sure.low:.0f}, {100 * sure.high:.0f}]"
 
 
-def page(records: list[Record]) -> str:
+def page(records: list[Record], planned: int) -> str:
     """The table, misses included, and how it came about."""
     audited = [r for r in records if r["counts"] and ("findings" in r or "error" in r)]
     cued = [r for r in audited if r["variant"] == "cue"]
@@ -164,7 +164,7 @@ def page(records: list[Record]) -> str:
         f"Written by `benchmarks/planted.py` (seewhy {importlib.metadata.version('seewhy')}, torch {torch.__version__}).",
         "Networks really trained on photos, split by source photo, on which a cue goes with one answer; and twins: the",
         "same images without it (clean), or with it on as many images, whatever their answer (decoy). The audit is told",
-        "nothing. Intervals: Clopper-Pearson, 95 %.",
+        f"nothing. {len(records)} of the {planned} cases of the plan were run. Intervals: Clopper-Pearson, 95 %.",
         "",
         "| | audits | rate |",
         "|---|---|---|",
@@ -280,7 +280,7 @@ def main() -> None:
             file.write(json.dumps(record) + "\n")
         print(f"{number + 1} of {len(listed)}: {said(record)}", file=sys.stderr, flush=True)
         if not given.build_only:
-            given.page.write_text(page([done[c.name] for c in listed if c.name in done]))
+            given.page.write_text(page([done[c.name] for c in listed if c.name in done], len(listed)))
 
 
 def said(record: Record) -> str:

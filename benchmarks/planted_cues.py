@@ -184,7 +184,7 @@ def _color_cast(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # n
     return _whole(lambda pixels: pixels * gain)
 
 
-def _brightness(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001
+def _brightness(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
     amount = 0.16 if strong else 0.08
     up = 1 if draw.integers(2) else -1
     return _whole(lambda pixels: pixels + np.float32(up * amount))
@@ -194,13 +194,13 @@ def _picture(pixels: Pixels) -> Image.Image:
     return Image.fromarray((255 * pixels).clip(0, 255).round().astype(np.uint8))
 
 
-def _blur(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001
+def _blur(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
     sigma = side / 64 * (1.2 if strong else 0.7)
     blurred = ImageFilter.GaussianBlur(sigma)
     return _whole(lambda pixels: np.asarray(_picture(pixels).filter(blurred), dtype=np.float32) / 255)
 
 
-def _compression(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001
+def _compression(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
     quality = 12 if strong else 30
 
     def change(pixels: Pixels) -> Pixels:
