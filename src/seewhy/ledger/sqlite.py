@@ -13,6 +13,7 @@ from seewhy.errors import first_line
 from seewhy.ledger.database import KEPT, WAIT, Database
 from seewhy.ledger.schema import FIRST
 
+CACHE = 64 * 1024  # KiB a connection: keys are hashes, so every record touches other pages of the indexes
 _REFUSED = "RAISE(ABORT, 'the ledger is append-only: a record is never"
 _TRIGGERS = {  # the last condition is for INSERT OR REPLACE, which deletes without firing a trigger
     "record_is_never_changed": f"BEFORE UPDATE ON record BEGIN SELECT {_REFUSED} changed'); END",
@@ -52,6 +53,7 @@ def _connect(path: Path, how: str) -> sqlite3.Connection:
     try:
         connection.text_factory = _text
         connection.execute("PRAGMA synchronous=FULL")
+        connection.execute(f"PRAGMA cache_size={-CACHE}")
         connection.execute("SELECT count(*) FROM sqlite_master")  # the file is looked at only now
     except BaseException:
         connection.close()
