@@ -42,7 +42,7 @@ def forecast_audit(
     forward = images + INPUTS * min(images, SETUP_IMAGES)
     forward += examined * sum(len(kinds) for kinds in STAGES)  # at first, and when what a kind told is taken away
     forward += RECIPIENTS * (1 + len(methods) * WINDOWS * min(mapped, MOST_IMAGES))
-    forward += trials * rows_of_trial(examined)
+    forward += trials * rows_of_trial(examined) + mapped  # what lies under each map
     gradient = 0
     for name in methods:
         rows = rows_per_image(model, find_method(name), shape, None, None, settings_of(name, shape))

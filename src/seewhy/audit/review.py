@@ -8,19 +8,26 @@ from torch import Tensor
 
 from seewhy.audit.examined import Examined
 from seewhy.audit.findings import MOST_VALUES
+from seewhy.audit.mistakes import alike_mistakes, features_under, mistakes_in_words
 from seewhy.audit.stream import Row
 from seewhy.data.dataset import DataSet
 from seewhy.intervals import interval, proportion
 from seewhy.ledger import Ledger
+from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
 
-QUEUE = 40  # images in the review queue
+QUEUE = 50  # images in the review queue
 EACH = 10  # for each reason
 Record = dict[str, Any]
 
 
-def review_queue(e: Examined, maps: Mapping[str, Tensor], kind: str) -> list[Record]:
-    """Explained images to look at: without an honest map, where two methods disagree most, and the surest mistakes."""
+def review_queue(
+    model: VisionModel, e: Examined, maps: Mapping[str, Tensor], kind: str, ledger: Ledger
+) -> list[Record]:
+    """Explained images to look at: without an honest map, where two methods disagree most, and mistakes.
+
+    Of these first the groups that look at the same thing, then the surest ones.
+    """
     rows, paths = [e.rows[i] for i in e.explained], [e.paths[i] for i in e.explained]
     found: list[Record] = []
     for name, values in maps.items():
@@ -36,6 +43,11 @@ def review_queue(e: Examined, maps: Mapping[str, Tensor], kind: str) -> list[Rec
             for place in alike.argsort()[:EACH].tolist():
                 said = f"{several[0]} and {several[1]} disagree most here: rank correlation {float(alike[place]):.2f}"
                 found.append({"path": paths[int(index[place])], "reason": said})
+    features = features_under(model, e, maps, ledger)
+    if features is not None:
+        wrong_ones = torch.tensor([not e.strata[i][1] for i in e.explained])
+        groups, chance = alike_mistakes(features, wrong_ones, e.held.scenes[e.explained])
+        found += mistakes_in_words(groups[:EACH], chance, paths)
     if kind == "score":
         wrong = sorted(range(len(rows)), key=lambda i: -_error(rows[i]))[:EACH]
         found += [{"path": paths[i], "reason": f"the largest errors: {_error(rows[i]):.3g} off"} for i in wrong]

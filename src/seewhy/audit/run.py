@@ -143,7 +143,7 @@ def audit(
             "n_images": len(rows),
             "n_skipped": len(skipped),
             **found,
-            "review_queue": review_queue(examined, maps, data.kind),
+            "review_queue": review_queue(model, examined, maps, data.kind, ledger),
             "checks": _checked(model, examined, infos[0], asked, ledger, seed, tell),
             "skipped": skipped,
         }

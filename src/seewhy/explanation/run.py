@@ -80,8 +80,7 @@ def explain_rows(
     beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Explanation, Tensor, Target, Maps]:
     """explain() for images that are read already; with every row's image, question and map as the method had them."""
-    params = _where_black_is_a_value(info, sources, params)
-    keywords, device = check_call(info, target, layer, seed, params), x.device
+    keywords = check_call(info, target, layer, seed, _where_black_is_a_value(info, sources, params))
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
     differentiable = bool(params.get("differentiable"))
@@ -104,15 +103,15 @@ def explain_rows(
         explanation = Explanation(
             method=info.name,
             parameters=parameters_of(info, {**keywords, **maps.parameters}),
-            raw=raw.to(device),
-            images=x.detach().to(device),
+            raw=raw.to(x.device),
+            images=x.detach().to(x.device),
             image_index=index,
             targets=targets,
             target_text=[described["text"] for described in targets],
-            scores=maps.values.to(device),
+            scores=maps.values.to(x.device),
             predictions=predictions_of(model, p, len(raw)),
             status=status,
-            evidence={name: values.detach().to(device) for name, values in maps.evidence.items()},
+            evidence={name: values.detach().to(x.device) for name, values in maps.evidence.items()},
             validity=validity_of(model, info, x.shape[1:], maps, p, agreement),
             layer=maps.layer.name if maps.layer else None,
             sources=sources,

@@ -92,6 +92,15 @@ CONTENTS: dict[str, dict[str, str]] = {
         "n": "how many images",
         "outputs": "what it said, a row an image: a name under maps/",
     },
+    "feature": {
+        "model_sha256": "of its architecture and every tensor, whatever file they came from",
+        "pixels_sha256": "of the images, all in one tensor",
+        "map_sha256": "of their maps, all in one tensor",
+        "method": "that made the maps",
+        "layer": "whose activation was averaged under each map",
+        "n": "how many images",
+        "values": "a row an image, a number a channel: a name under maps/",
+    },
     "finding": {"*": "a finding as it stands in findings.json"},
     "verdict": {
         "verdict": "pass, blocked, inconclusive or incomplete",

@@ -1,0 +1,60 @@
+"""Mistakes are grouped by what the network sees under their maps, against pairs with right answers."""
+
+import torch
+
+from seewhy.audit.mistakes import alike_mistakes, mistakes_in_words
+
+
+def drawn(n, channels=32, seed=0):
+    return torch.randn(n, channels, generator=torch.Generator().manual_seed(seed))
+
+
+WRONG = torch.arange(60) < 20
+
+
+def test_mistakes_that_share_a_feature_are_one_group_and_the_others_none():
+    features = drawn(60)
+    features[:6, :8] += 6.0
+    [group], chance = alike_mistakes(features, WRONG, torch.arange(60))
+    assert group == [0, 1, 2, 3, 4, 5]
+    assert 0 < chance < 1
+
+
+def test_features_that_right_answers_have_as_well_make_no_group():
+    features = drawn(60)
+    features[:6, :8] += 6.0
+    features[30:50, :8] += 6.0
+    assert alike_mistakes(features, WRONG, torch.arange(60))[0] == []
+
+
+def test_a_group_of_one_scene_is_none():
+    features = drawn(60)
+    features[:6, :8] += 6.0
+    scenes = torch.arange(60)
+    scenes[:6] = 0
+    assert alike_mistakes(features, WRONG, scenes)[0] == []
+
+
+def test_what_has_no_map_is_in_no_group():
+    features = drawn(60)
+    features[:6, :8] += 6.0
+    features[2] = torch.nan
+    [group], _ = alike_mistakes(features, WRONG, torch.arange(60))
+    assert group == [0, 1, 3, 4, 5]
+
+
+def test_without_mistakes_or_without_right_answers_there_is_nothing_to_group():
+    assert alike_mistakes(drawn(9), torch.zeros(9, dtype=torch.bool), torch.arange(9))[0] == []
+    assert alike_mistakes(drawn(9), torch.ones(9, dtype=torch.bool), torch.arange(9))[0] == []
+
+
+def test_random_features_hardly_ever_make_a_group():
+    found = [alike_mistakes(drawn(60, seed=seed), WRONG, torch.arange(60))[0] for seed in range(40)]
+    assert sum(bool(groups) for groups in found) <= 4
+
+
+def test_a_group_is_told_by_its_first_image_and_names_others():
+    [one] = mistakes_in_words([[4, 5, 6, 7, 8]], 0.5, [f"{i}.png" for i in range(9)])
+    assert one["path"] == "4.png"
+    assert "one of 5 mistakes" in one["reason"]
+    assert "5.png, 6.png, 7.png ..." in one["reason"]
