@@ -1,8 +1,13 @@
 """Mistakes are grouped by what the network sees under their maps, against pairs with right answers."""
 
-import torch
+from types import SimpleNamespace
 
-from seewhy.audit.mistakes import alike_mistakes, mistakes_in_words
+import torch
+from torch import nn
+
+import seewhy as sw
+from seewhy.audit.mistakes import alike_mistakes, features_under, mistakes_in_words
+from seewhy.ledger import open_ledger
 
 
 def drawn(n, channels=32, seed=0):
@@ -58,3 +63,22 @@ def test_a_group_is_told_by_its_first_image_and_names_others():
     assert one["path"] == "4.png"
     assert "one of 5 mistakes" in one["reason"]
     assert "5.png, 6.png, 7.png ..." in one["reason"]
+
+
+def test_features_are_what_the_layer_sees_under_the_map_asked_in_batches_and_only_once(tmp_path):
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU())
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
+    model = sw.wrap(network, mean=(0, 0, 0), std=(1, 1, 1), size=16, batch_size=4)
+    images = torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8)
+    maps = torch.randn(9, 8, 8)
+    e = SimpleNamespace(held=SimpleNamespace(images=images), explained=list(range(1, 10)))
+    with open_ledger(tmp_path) as ledger:
+        found = features_under(model, e, {"grad_cam": maps}, ledger)
+        spent = model.forward_rows
+        assert torch.equal(features_under(model, e, {"grad_cam": maps}, ledger), found)
+    assert model.forward_rows == spent
+    with torch.no_grad():
+        cells = body(images[1:].float() / 255)
+    share = maps.abs() / maps.abs().sum((1, 2), keepdim=True)
+    assert torch.allclose(found, (cells * share[:, None]).sum((2, 3)), atol=1e-5)

@@ -43,8 +43,8 @@ def features_under(model: VisionModel, e: Examined, maps: Mapping[str, Tensor], 
             return None
 
         def run(part: slice) -> Tensor:
-            rows = torch.arange(len(x))[part]
-            (cells,), _ = model.activations(x[part].float() / 255, PREDICTED, rows, [layer])
+            pixels = x[part].float() / 255
+            (cells,), _ = model.activations(pixels, PREDICTED, torch.arange(len(pixels)), [layer])
             weight = torch.nn.functional.adaptive_avg_pool2d(values[part].abs(), (cells.shape[2], cells.shape[3])).to(
                 cells
             )
