@@ -12,6 +12,7 @@ from seewhy.checks import CheckResult, Score, read_result
 from seewhy.checks.result import Curve, Null, Verdict
 from seewhy.identity import identity
 from seewhy.intervals import Interval
+from seewhy.ledger import open_ledger
 from seewhy.trust import card as module
 from seewhy.trust.documentation import FIELDS, documentation
 
@@ -69,6 +70,14 @@ def test_a_card_can_be_saved_afterwards_and_has_a_page(tmp_path):
     page = sw.report(card.save(tmp_path / "run")).read_text()
     assert "Trust card: Gradient" in page
     assert card["documentation"].sentence in page
+
+
+def test_a_card_that_redraws_the_weights_is_saved_under_the_model_that_was_explained(tmp_path):
+    own = model()
+    card = sw.check(own, images(3), "gradient", only=["model_randomization"])
+    card.save(tmp_path / "run")
+    with open_ledger(tmp_path / "run", read_only=True) as ledger:
+        assert {record.content["model_sha256"] for record in ledger.read("explanation")} == {own.fingerprint()}
 
 
 def test_a_check_that_does_not_apply_says_why_in_its_row(monkeypatch):

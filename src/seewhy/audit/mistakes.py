@@ -16,8 +16,8 @@ from seewhy.ledger import Ledger
 from seewhy.model import VisionModel
 from seewhy.target import PREDICTED
 
-FEWEST = 3  # scenes of a group
-CHANCE = 0.99  # of pairs of a mistake and a right answer, which two mistakes must be nearer than
+FEWEST = 3  # scenes of a group; right answers of its label
+CHANCE = 0.99  # of pairs of a mistake and a right answer of the same label, which two mistakes must be nearer than
 
 
 def features_under(model: VisionModel, e: Examined, maps: Mapping[str, Tensor], ledger: Ledger) -> Tensor | None:
@@ -58,24 +58,34 @@ def features_under(model: VisionModel, e: Examined, maps: Mapping[str, Tensor], 
     return torch.from_numpy(ledger.array(record.content["values"]).copy())
 
 
-def alike_mistakes(features: Tensor, wrong: Tensor, scenes: Tensor) -> tuple[list[list[int]], float]:
+def alike_mistakes(
+    features: Tensor, wrong: Tensor, scenes: Tensor, labels: Sequence[str]
+) -> tuple[list[list[int]], float]:
     """Groups of mistakes whose features (M, channels) correlate, the largest first, and what chance reaches.
 
-    wrong: (M,) bool. Average linkage, cut where two mistakes are no nearer than 99 % of pairs of a mistake and a right answer
-    of other scenes; a group has mistakes of three scenes at least.
+    Features count as what sets an image apart from the right answers of its label, in their standard deviations. wrong: (M,)
+    bool. Average linkage, cut where two mistakes are no nearer than 99 % of pairs of a mistake and a right answer of the same
+    label and another scene; a group has mistakes of three scenes at least.
     """
+    of = torch.tensor([sorted(set(labels)).index(one) for one in labels])
     known = ~features.isnan().any(1)
-    spread = features[known].std(0).clamp_min(1e-6)
-    units = units_of((features - features[known].mean(0)) / spread)
+    units = torch.zeros_like(features)
+    for label in range(len(set(labels))):
+        right = features[(of == label) & ~wrong & known]
+        if len(right) < FEWEST:
+            known &= of != label
+            continue
+        apart = (features - right.mean(0)) / right.std(0).clamp_min(1e-6)
+        units[of == label] = units_of(apart[of == label])
     left, right = ((chosen & known).nonzero().flatten() for chosen in (wrong, ~wrong))
-    other = scenes[left][:, None] != scenes[right][None]
-    if len(left) < FEWEST or not bool(other.any()):
+    pairs = (scenes[left][:, None] != scenes[right][None]) & (of[left][:, None] == of[right][None])
+    if len(left) < FEWEST or not bool(pairs.any()):
         return [], float("nan")
-    chance = float(np.quantile((units[left] @ units[right].T)[other].numpy(), CHANCE))
-    apart = (1 - units[left] @ units[left].T).double().clamp_min(0)
-    tree = linkage(squareform(((apart + apart.T) / 2).fill_diagonal_(0).numpy(), checks=False), "average")
-    of = fcluster(tree, 1 - chance, "distance")
-    groups = [left[torch.from_numpy(of == k)].tolist() for k in np.unique(of)]
+    chance = float(np.quantile((units[left] @ units[right].T)[pairs].numpy(), CHANCE))
+    distance = (1 - units[left] @ units[left].T).double().clamp_min(0)
+    tree = linkage(squareform(((distance + distance.T) / 2).fill_diagonal_(0).numpy(), checks=False), "average")
+    cluster = fcluster(tree, 1 - chance, "distance")
+    groups = [left[torch.from_numpy(cluster == k)].tolist() for k in np.unique(cluster)]
     kept = [group for group in groups if len({int(scenes[i]) for i in group}) >= FEWEST]
     return sorted(kept, key=lambda group: (-len(group), group)), chance
 
@@ -87,7 +97,8 @@ def mistakes_in_words(groups: Sequence[Sequence[int]], chance: float, paths: Seq
         others = ", ".join(paths[i] for i in group[1:4]) + (" ..." if len(group) > 4 else "")
         reason = (
             f"one of {len(group)} mistakes that look at the same thing, with {others}: what the network sees under their "
-            f"maps is more alike than that of a mistake and a right answer in 99 of 100 pairs (correlation {chance:.2f})"
+            f"maps is more alike than that of a mistake and a right answer of its label in 99 of 100 pairs (correlation "
+            f"{chance:.2f})"
         )
         found.append({"path": paths[group[0]], "reason": reason})
     return found

@@ -45,8 +45,8 @@ def review_queue(
                 found.append({"path": paths[int(index[place])], "reason": said})
     features = features_under(model, e, maps, ledger)
     if features is not None:
-        wrong_ones = torch.tensor([not e.strata[i][1] for i in e.explained])
-        groups, chance = alike_mistakes(features, wrong_ones, e.held.scenes[e.explained])
+        labels, right = zip(*(e.strata[i] for i in e.explained), strict=True)
+        groups, chance = alike_mistakes(features, ~torch.tensor(right), e.held.scenes[e.explained], labels)
         found += mistakes_in_words(groups[:EACH], chance, paths)
     if kind == "score":
         wrong = sorted(range(len(rows)), key=lambda i: -_error(rows[i]))[:EACH]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from seewhy import runfolder
 from seewhy.errors import SeewhyError, UsageError, first_line
 from seewhy.loading.extras import import_extra
@@ -32,6 +30,8 @@ class TrustedKey:
 
 def default_key() -> Path:
     """The private key in the user's configuration folder, where neither an option nor SEEWHY_LEDGER_KEY names one."""
+    import typer  # a library that only explains does without the command line
+
     return Path(typer.get_app_dir("seewhy")) / "ledger-key.pem"
 
 

@@ -3,7 +3,8 @@
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,8 @@ def card_of(
     explanation, rows_x, question, found = explain_rows(model, x, sources, info, target, layer, seed, params)
     maps = Remembered(bind(info, layer, seed, **params), rows_x, question, found, weights_of(model))
     about = _about(info, explanation, seed, setup)
+    hashed = partial(str, about["model_sha256"])  # before any check touches the weights, and puts them back
+    explanation = replace(explanation, fingerprint=hashed)
     known = {} if folder is None else {record["id"]: record for record in runfolder.read_checks(folder)}
     keys = {name: identity([about["id"], name, given])[:DIGITS] for name, given in asked.items()}
     if folder is not None:
