@@ -183,6 +183,19 @@ def _read_records(path: Path) -> list[Record]:
     return list(records.values())
 
 
+def forget_picture(folder: str | Path, name: str) -> None:
+    """Take an image that was erased out of the rows that show it, and remove what was drawn over it."""
+    path = Path(folder) / "rows.jsonl"
+    for record in _read_records(path):
+        image = record["image"]
+        if name not in (image.get("file"), image.get("array")):
+            continue
+        for drawn in filter(None, (record.get("picture"), record.get("picture_on_photo"))):
+            _inside(Path(folder), drawn).unlink(missing_ok=True)
+        left = {what: None if image.get(what) == name else image.get(what) for what in ("file", "array")}
+        _append_record(path, {**record, "image": {**image, **left}, "picture": None, "picture_on_photo": None})
+
+
 def read_array(folder: str | Path, name: str) -> NDArray[np.float32]:
     """An array of a run folder; never unpickled."""
     path = _inside(Path(folder), name)

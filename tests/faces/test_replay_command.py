@@ -157,3 +157,15 @@ def test_under_a_modality_no_baseline_is_black_unless_that_is_asked_for(seewhy, 
     }
     assert said["scan"]["evidence"]["baseline_reason"].startswith("CT: black is a value like any other there")
     assert replayed("scan", "1").exit_code == 0
+
+
+def test_an_erased_image_takes_what_was_drawn_over_it_along_and_the_page_is_made_without(seewhy, tmp_path):
+    assert seewhy("explain", "cat.png", *TINY, "--method", "gradient", "--method", "grad_cam", "--out", "run")[0] == 0
+    run = tmp_path / "run"
+    shown = records(run)[0].content["shown"]["picture"]
+    assert len([*(run / "pictures").iterdir()]) == 2
+    assert seewhy("ledger", "erase", "run", shown, "--reason", "asked to", "--by", "A. Engineer")[0] == 0
+    assert not [*(run / "images").iterdir(), *(run / "pictures").iterdir()]
+    assert seewhy("report", "run")[0] == 0
+    assert "data:image/jpeg" not in (run / "index.html").read_text()
+    assert seewhy("ledger", "verify", "run")[0] == 0

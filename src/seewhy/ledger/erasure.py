@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from pathlib import Path
 
+from seewhy import runfolder
 from seewhy.errors import SeewhyError, UsageError
 from seewhy.ledger.store import Ledger, Record, open_ledger
 
@@ -10,8 +11,8 @@ from seewhy.ledger.store import Ledger, Record, open_ledger
 def erase(ledger: str | Path | Ledger, name: str, *, reason: str, by: str) -> Record:
     """Erase a kept file (maps/..., images/...), and record it: the "erasure" record. Erasing again is no error.
 
-    reason, by: stand in the ledger for ever. UsageError where no record names the file; SeewhyError where it cannot
-    be removed.
+    With an image go the maps drawn over it; a page is made again without them. reason, by: stand in the ledger for ever.
+    UsageError where no record names the file; SeewhyError where it cannot be removed.
     """
     for what, text in (("reason", reason), ("by", by)):
         if not isinstance(text, str) or not text.strip():
@@ -29,6 +30,7 @@ def erase(ledger: str | Path | Ledger, name: str, *, reason: str, by: str) -> Re
         record = opened.append("erasure", name, {"file": name, "reason": reason, "by": by})
         try:
             (opened.folder / name).unlink(missing_ok=True)
+            runfolder.forget_picture(opened.folder, name)
         except OSError as error:
             raise SeewhyError(
                 f"{opened.folder / name} cannot be removed ({error.strerror}). The erasure is recorded: erase it again."

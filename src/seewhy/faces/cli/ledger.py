@@ -224,7 +224,8 @@ def erase(
     if as_json:
         result_json([asdict(one) for one in records])
     say(
-        "pages, PDFs and copies made earlier (findings/, pictures/, photos/) still show what they showed: see to them too."
+        "pages, PDFs and copies made earlier (findings/, photos/) still show what they showed: make the pages again (seewhy "
+        "report), and see to the copies."
     )
 
 
