@@ -15,7 +15,7 @@ import seewhy as sw
 from seewhy import runfolder
 from seewhy.audit.gate import judge
 from seewhy.faces import audit_page, audit_pdf, effects
-from seewhy.ledger import open_ledger
+from seewhy.ledger import erase, open_ledger
 
 EVIL = "<script>alert('x')</script>\"&"
 
@@ -133,6 +133,14 @@ def test_pictures_are_small_jpeg_files_of_what_was_kept(tmp_path):
     assert all(max(one.size) <= 224 for one in photos)
     before = np.asarray(photos[0], dtype=float)
     assert np.abs(before - np.asarray(photo(0, mark=True, edge=300).resize((224, 224)), dtype=float)).mean() < 8
+
+
+def test_a_mean_map_that_was_erased_is_a_blank_and_the_others_are_drawn(tmp_path):
+    folder = audited(tmp_path)
+    before = sw.report(folder).read_text().count("sw-blank")
+    with open_ledger(folder) as ledger:
+        erase(ledger, ledger.read("mean_map")[0].content["map"], reason="asked to", by="A. Engineer")
+    assert sw.report(folder).read_text().count("sw-blank") > before
 
 
 def test_mean_maps_are_drawn_at_their_own_grid_on_one_scale(page):

@@ -246,10 +246,15 @@ def _probe(one: Record) -> dict[str, Any]:
 def _means(ledger: Ledger, pictures: Pictures) -> list[dict[str, Any]]:
     """Per method the mean maps of every class, of right and of wrong images, all on one scale."""
     last = {(one["method"], one["name"], bool(one["right"])): one for one in _of(ledger, "mean_map")}
+    erased = {one["file"] for one in _of(ledger, "erasure")} if pictures.wanted else set()
     found = []
     for method in dict.fromkeys(method for method, _, _ in last):
         own = {key[1:]: one for key, one in last.items() if key[0] == method}
-        raw = {key: ledger.array(one["map"]).clip(0) for key, one in own.items() if pictures.wanted}
+        raw = {
+            key: ledger.array(one["map"]).clip(0)
+            for key, one in own.items()
+            if pictures.wanted and one["map"] not in erased
+        }
         limit = max((float(values.max()) for values in raw.values()), default=0.0)
         classes = [
             {
