@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import nn
 
@@ -77,11 +78,12 @@ def test_a_group_is_told_by_its_first_image_and_names_others():
     assert "5.png, 6.png, 7.png ..." in one["reason"]
 
 
-def test_features_are_what_the_layer_sees_under_the_map_asked_in_batches_and_only_once(tmp_path):
+@pytest.mark.parametrize(("task", "outputs"), [("multiclass", 3), ("binary", 1), ("multilabel", 4), ("regression", 1)])
+def test_features_are_what_the_layer_sees_under_the_map_asked_in_batches_and_only_once(tmp_path, task, outputs):
     torch.manual_seed(0)
     body = nn.Sequential(nn.Conv2d(3, 5, 3, 2, 1), nn.ReLU())
-    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3))
-    model = sw.wrap(network, mean=(0, 0, 0), std=(1, 1, 1), size=16, batch_size=4)
+    network = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, outputs))
+    model = sw.wrap(network, mean=(0, 0, 0), std=(1, 1, 1), size=16, batch_size=4, task=task)
     images = torch.randint(256, (10, 3, 16, 16), dtype=torch.uint8)
     maps = torch.randn(9, 8, 8)
     e = SimpleNamespace(held=SimpleNamespace(images=images), explained=list(range(1, 10)))

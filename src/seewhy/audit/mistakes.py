@@ -11,10 +11,10 @@ from torch import Tensor
 from seewhy.audit.examined import Examined
 from seewhy.audit.patterns import units_of
 from seewhy.errors import RefusalError
+from seewhy.explanation import checked_question
 from seewhy.identity import digest, identity
 from seewhy.ledger import Ledger
 from seewhy.model import VisionModel
-from seewhy.target import PREDICTED
 
 FEWEST = 3  # scenes of a group; right answers of its label
 CHANCE = 0.99  # of pairs of a mistake and a right answer of the same label, which two mistakes must be nearer than
@@ -37,14 +37,15 @@ def features_under(model: VisionModel, e: Examined, maps: Mapping[str, Tensor], 
     key = identity(content)
     record = ledger.find("feature", key)
     if record is None:
+        question = checked_question(model, None, 1, x.shape[1:])
         try:
-            layer = model.default_layer(PREDICTED, x.shape[1:])
+            layer = model.default_layer(question, x.shape[1:])
         except RefusalError:
             return None
 
         def run(part: slice) -> Tensor:
             pixels = x[part].float() / 255
-            (cells,), _ = model.activations(pixels, PREDICTED, torch.arange(len(pixels)), [layer])
+            (cells,), _ = model.activations(pixels, question, torch.arange(len(pixels)), [layer])
             weight = torch.nn.functional.adaptive_avg_pool2d(values[part].abs(), (cells.shape[2], cells.shape[3])).to(
                 cells
             )
