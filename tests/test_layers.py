@@ -85,7 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["result"], ["weights", "inputs", "exact"]],
+    "attacks": [["region"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],

@@ -1,6 +1,6 @@
 """Attacks on explanations: networks and images that are changed so that the maps move and the answers stay."""
 
 from seewhy.attacks.result import Attacked
-from seewhy.attacks.weights import location_fooling
+from seewhy.attacks.weights import active_fooling, center_mass_fooling, location_fooling, top_k_fooling
 
-__all__ = ["Attacked", "location_fooling"]
+__all__ = ["Attacked", "active_fooling", "center_mass_fooling", "location_fooling", "top_k_fooling"]
