@@ -85,7 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["region"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
+    "attacks": [["region", "copies"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],
