@@ -148,8 +148,9 @@ def _split(
         chosen = {name: p for name, p in learnable.items() if _first_run(name, place) >= place[first]}
         ids = {id(p) for p in chosen.values()}
         kept = [name for name in _outermost(module, "", ids, place) if place[name] < place[first]]
-    for p in module.parameters():
-        p.requires_grad_(any(p is one for one in chosen.values()))
+    module.requires_grad_(False)
+    for p in chosen.values():
+        p.requires_grad_(True)
     if not chosen:
         raise UsageError("there is nothing to tune: no module from there on has a weight.")
     return list(chosen.values()), kept
