@@ -26,7 +26,7 @@ from seewhy.similarity import rank_correlation
 
 DOCS = Path(__file__).parents[1] / "docs"
 CORNER = (0.0, 0.0, 2 / 7, 2 / 7)  # four of Grad-CAM's 49 cells
-HOW = {"train_from": "blocks.5", "steps": 80, "learning_rate": 3e-4, "strength": 0.4, "batch": 20}
+HOW = {"train_from": "blocks.5", "steps": 120, "learning_rate": 4e-4, "strength": 1.2, "batch": 20}
 OCCLUDED = 16  # photos of which occlusion is asked before and after
 OCCLUSION = {"patch": 32, "stride": 32}
 PICTURED = {"a cup of coffee": data.coffee, "a cat": data.chelsea}

@@ -241,7 +241,13 @@ class _Watched:
 
     def objective(self, rows: Tensor) -> Tensor:
         """The loss on these images, with a graph."""
-        table = logits(self.copied, self.images[rows], self.before.target.beside_of(rows)).float()
+
+        def answers(part: slice) -> Tensor:
+            which = rows[part]
+            return logits(self.copied, self.images[which], self.before.target.beside_of(which)).float()
+
+        # in the groups that the maps are computed in: what frozen modules return is kept for both
+        table = torch.cat(self.copied.in_batches(len(rows), self.images.shape[1:], answers))
         self.copied.count(gradient=len(rows))
         if self.tuning.labels is not None:
             kept = functional.cross_entropy(table, self.tuning.labels[rows].to(table.device))
