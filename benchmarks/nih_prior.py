@@ -47,9 +47,8 @@ def main():
     if len(sys.argv) != 2 or not Path(sys.argv[1]).is_file():
         given = sys.argv[1] if len(sys.argv) > 1 else "no path"
         sys.exit(f"{given}: give the path of BBox_List_2017.csv(.gz), from https://nihcc.app.box.com/v/ChestXray-NIHCC")
-    print(
-        f"{'finding':14} {'n':>4} {'patients':>8} {'area':>6} {'mean IoU [95 %]':>21} {'IoU>=.5':>8} {'IoU>=.1':>8} {'center':>7}"
-    )
+    heads = f"{'finding':14} {'n':>4} {'patients':>8} {'area':>6} {'mean IoU [95 %]':>21}"
+    print(f"{heads} {'IoU>=.5':>8} {'IoU>=.1':>8} {'center':>7}")
     for row in prior_table(Path(sys.argv[1])):
         mean = f"{row['iou'].value:.3f} [{row['iou'].low:.3f}, {row['iou'].high:.3f}]"
         print(

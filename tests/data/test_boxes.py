@@ -12,7 +12,10 @@ import seewhy as sw
 from seewhy.data.boxes import MarkedObject, read_boxes
 from seewhy.data.outlines import bounds, polygon_mask, read_runs, run_mask
 
-NIH = "Image Index,Finding Label,Bbox [x,y,w,h],,,\n00000001_000.png,Infiltrate,10,20,30.5,40\n00000001_000.png,Mass,1,2,3,4,,,\n"
+NIH = """Image Index,Finding Label,Bbox [x,y,w,h],,,
+00000001_000.png,Infiltrate,10,20,30.5,40
+00000001_000.png,Mass,1,2,3,4,,,
+"""
 
 
 def write(path, text):
@@ -69,8 +72,8 @@ def test_annotators_patients_and_images_without_an_object_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ("b.png,cat,1,2,nan,8", "not finite"),
-        ("b.png,cat,1,2,inf,8", "not finite"),
+        ("b.png,cat,1,2,nan,8", "finite numbers"),
+        ("b.png,cat,1,2,inf,8", "finite numbers"),
         ("b.png,cat,1,2,left,8", "no box of four numbers"),
         ("b.png,cat,1,2,,8", "no box of four numbers"),
         ("b.png,cat,1,2,1,8", "without an area"),
@@ -97,7 +100,11 @@ def test_a_size_below_zero_is_a_mistake_and_not_another_corner(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("b.csv", "file,label,left,top\na,b,1,2\n", "needs the columns x0, y0, x1, y1 .or x, y, w, h.; it has file, label"),
+        (
+            "b.csv",
+            "file,label,left,top\na,b,1,2\n",
+            "needs the columns x0, y0, x1, y1 .or x, y, w, h.; it has file, label",
+        ),
         ("b.csv", "picture,x0,y0,x1,y1\na,1,2,3,4\n", "needs a column file"),
         ("b.csv", "file,x0,y0,x1,y1\na,4,4,4,4\n", "no box or mask in it can be used. The first, a: .*without an area"),
         ("b.csv", "file,x0,y0,x1,y1\n", "no box or mask"),
@@ -162,7 +169,7 @@ def test_coco_boxes_belong_to_images_by_id_and_images_without_one_are_there(tmp_
     [
         ({"bbox": [1, 1, 2, 2], "iscrowd": 1}, "crowd"),
         ({"bbox": [1, 1, -2, 2]}, "-2 x 2"),
-        ({"bbox": [1, 1, float("nan"), 2]}, "not finite"),
+        ({"bbox": [1, 1, float("nan"), 2]}, "finite numbers"),
         ({"bbox": [1, 1, 2]}, "no box"),
         ({"bbox": "1 1 2 2"}, "no box"),
         ({"bbox": [1, 1, 2, 2], "image_id": 99}, "unknown 99"),

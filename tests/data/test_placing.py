@@ -116,7 +116,7 @@ def test_a_file_is_named_whole_by_its_last_parts_or_without_its_ending():
         "b.2": 4,
     }
     assert match_files(["b.png"], paths) == {"b.png": 2}  # a mask is named as its image
-    with pytest.raises(sw.UsageError, match="'a.png' fits 2 images"):
+    with pytest.raises(sw.UsageError, match=r"'a\.png' fits 2 images"):
         match_files(["a.png"], paths)
 
 

@@ -95,29 +95,32 @@ def read_boxes(path: str | Path, annotator: str = "", clusters: str | None = Non
     return Annotations(path, tuple(once), tuple(skipped))
 
 
-def checked_box(corners: Iterable[Any]) -> Box:
-    """Two opposite corners x, y, x, y as a box; ValueError, with the reason, for what has no number or no area."""
+def _numbers(given: Iterable[Any]) -> list[float]:
+    """Four finite numbers; ValueError, with the reason, for others."""
     try:
-        x0, y0, x1, y1 = (float(value) for value in corners)
+        found = [float(value) for value in given]
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"no box of four numbers ({error})") from error
-    if not all(map(math.isfinite, (x0, y0, x1, y1))):
-        raise ValueError(f"a box with numbers that are not finite: {[x0, y0, x1, y1]}")
+    if len(found) != 4 or not all(map(math.isfinite, found)):
+        raise ValueError(f"no box of four finite numbers: {found}")
+    return found
+
+
+def _corner_box(corners: Iterable[Any]) -> Box:
+    """Two opposite corners x, y, x, y as a box; ValueError, with the reason, for what has no number or no area."""
+    x0, y0, x1, y1 = _numbers(corners)
     box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
     if box[0] == box[2] or box[1] == box[3]:
         raise ValueError(f"a box without an area: {list(box)}")
     return box
 
 
-def _sized_box(x: Any, y: Any, width: Any, height: Any) -> Box:
-    """Corner and size as a box; a size below 0 is a mistake, not another corner."""
-    try:
-        left, top, wide, high = float(x), float(y), float(width), float(height)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"no box of four numbers ({error})") from error
-    if wide < 0 or high < 0:
-        raise ValueError(f"a box of the size {wide:g} x {high:g}")
-    return checked_box((left, top, left + wide, top + high))
+def _sized_box(given: Iterable[Any]) -> Box:
+    """Corner and size x, y, width, height as a box; a size below 0 is a mistake, not another corner."""
+    x, y, width, height = _numbers(given)
+    if width < 0 or height < 0:
+        raise ValueError(f"a box of the size {width:g} x {height:g}")
+    return _corner_box((x, y, x + width, y + height))
 
 
 # -- a table
@@ -165,7 +168,7 @@ def _box_of_row(file: str, finding: str, numbers: Sequence[Any], *, sized: bool)
         if finding.lower() not in NOTHING_FOUND:
             raise ValueError(f"names {finding!r} without a box")
         return None
-    return _sized_box(*numbers) if sized else checked_box(numbers)
+    return _sized_box(numbers) if sized else _corner_box(numbers)
 
 
 def _text(value: Any) -> str:
@@ -211,7 +214,7 @@ def _coco_object(
         raise ValueError("a region of a crowd (iscrowd), no one object")
     finding = categories[entry["category_id"]] if categories else str(entry["category_id"])
     outline, given = entry.get("segmentation"), entry.get("bbox")
-    box = _sized_box(*given) if isinstance(given, list) and len(given) == 4 else None
+    box = _sized_box(given) if isinstance(given, list) and len(given) == 4 else None
     draw: Callable[[], Mask] | None = None
     if outline:
         if size is None:
@@ -234,9 +237,8 @@ def _outline(given: Any, size: tuple[int, int]) -> tuple[Callable[[], Mask], Box
     if not all(one.ndim == 1 and len(one) >= 6 and not len(one) % 2 and np.isfinite(one).all() for one in polygons):
         raise ValueError("a polygon is [x0, y0, x1, y1, x2, y2, ...]: three corners or more, finite numbers")
     corners = np.concatenate(polygons).reshape(-1, 2)
-    return partial(polygon_mask, [one.tolist() for one in polygons], size), checked_box(
-        [*corners.min(0), *corners.max(0)]
-    )
+    around = _corner_box([*corners.min(0).tolist(), *corners.max(0).tolist()])
+    return partial(polygon_mask, [one.tolist() for one in polygons], size), around
 
 
 def _file_name(given: Any) -> str:
@@ -293,10 +295,8 @@ def _voc_objects(path: Path, skipped: list[Skip]) -> Iterator[MarkedObject]:
     for k, one in enumerate(marked):
         corners = [one.findtext(f"bndbox/{name}") for name in ("xmin", "ymin", "xmax", "ymax")]
         try:
-            x0, y0, x1, y1 = (float(value or "nan") for value in corners)
-            if not x0 + y0 + x1 + y1 < math.inf:
-                raise ValueError(f"a box with numbers that are not finite: {corners}")
-            box = checked_box((min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1), max(y0, y1)))
+            x0, y0, x1, y1 = _numbers(value or None for value in corners)
+            box = _corner_box((min(x0, x1) - 1, min(y0, y1) - 1, max(x0, x1), max(y0, y1)))
         except ValueError as error:
             skipped.append({"path": str(path), "reason": f"object {k + 1}: {error}"})
             continue
