@@ -235,7 +235,7 @@ def test_maps_are_held_against_boxes_from_files_a_finding_a_line(seewhy, tmp_pat
     assert "great white shark  1 " in out
     assert "goldfish, iou at 0.50 with bob: " in out
     assert "outside of the photo" in err
-    assert "1 annotated images are not among those given" in err
+    assert "not among those given: 1" in err
     page = (tmp_path / "run" / "index.html").read_text()
     assert "explained: logit of 1 goldfish" in page
     assert "Gradient, logit of 2 great white shark" in page

@@ -133,10 +133,10 @@ def test_whatever_is_not_used_is_listed_with_its_reason(tmp_path, photos):
     found = report(photos, (table(tmp_path, rows),))
     told = " | ".join(item["reason"] for item in found.unused)
     for said in (
-        "2 objects of 'Hernia': the model has no class 'Hernia'",
+        "'Hernia' (marked 2 times): the model has no class 'Hernia'",
         "outside of the photo",
         "finite",
-        "1 annotated",
+        "not among those given: 1",
     ):
         assert said in told
     assert len(found.unused) == 4

@@ -160,7 +160,7 @@ def read_findings(
     unused = [dict(skip) for several in annotations for skip in several.skipped]
     elsewhere = {one.file for one in objects} - images.keys()
     if elsewhere:
-        unused.append(_unused(str(annotations[0].path), f"{len(elsewhere)} annotated images are not among those given"))
+        unused.append(_unused(str(annotations[0].path), f"annotated images that are not among those given: {len(elsewhere)}"))
     here = [(images[one.file], one) for one in objects if one.file in images and one.box is not None]
     named = _only(dict.fromkeys(one.finding for _, one in here), findings)
     of_class: dict[str, Finding] = {}
@@ -170,7 +170,7 @@ def read_findings(
         try:
             asked, shown = (target, name or UNNAMED) if target is not None else _question(model, name)
         except ValueError as error:
-            reasons.append(f"{len(found)} objects of {name!r}: {error}")
+            reasons.append(f"{name!r} (marked {len(found)} times): {error}")
             unused.append(_unused(str(annotations[0].path), reasons[-1]))
             continue
         earlier = of_class[shown].objects if shown in of_class else ()
