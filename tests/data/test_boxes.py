@@ -206,6 +206,13 @@ def test_coco_polygons_and_run_lengths_are_masks(tmp_path):
     assert second.box == bounds(second.mask()) == (1, 0, 3, 3)
 
 
+def test_two_outlines_in_one_box_are_two_objects_and_one_box_twice_is_one(tmp_path):
+    halves = [{"segmentation": [[1, 1, 5, 1, 5, 5]]}, {"segmentation": [[1, 1, 5, 5, 1, 5]]}]
+    found = read_boxes(write(tmp_path / "b.json", coco(*halves, {"bbox": [0, 0, 2, 2]}, {"bbox": [0, 0, 2, 2]})))
+    assert [one.box for one in found.objects if one.box] == [(1, 1, 5, 5), (1, 1, 5, 5), (0, 0, 2, 2)]
+    assert "1 of its entries" in found.skipped[0]["reason"]
+
+
 def packed(counts):
     """The slow twin: COCO's text of run lengths, number by number as its format says."""
     text = ""

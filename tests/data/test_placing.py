@@ -90,6 +90,9 @@ def test_what_was_drawn_on_stored_pixels_is_turned_with_the_photo(tmp_path, orie
     already = place(marked(bounds(upright), size=(60, 40)), tmp_path / "a.png", geometry)
     assert np.array_equal(already.mask, upright)
     assert already.note == ""
+    unsaid = place(marked(bounds(upright)), tmp_path / "a.png", geometry)
+    assert np.array_equal(unsaid.mask, upright)
+    assert unsaid.note == f"taken as drawn on the upright photo (EXIF orientation {orientation})"
 
 
 def test_boxes_of_a_larger_copy_are_scaled_and_other_proportions_are_refused():

@@ -256,6 +256,7 @@ def test_maps_are_held_against_boxes_from_files_a_finding_a_line(seewhy, tmp_pat
         (("--boxes", "ann.csv"), "add --only localization"),
         (("--only", "localization", "--only", "cost", "--boxes", "ann.csv"), "add --only localization"),
         (("--only", "localization", "--finding", "cat"), "are of --boxes"),
+        (("--only", "localization", "--boxes", "ann.csv", "--truth", "folders"), "leave them out"),
         (("--only", "localization", "--clusters", "who"), "are of --boxes"),
         (("--only", "localization", "--boxes", "ann.csv", "--clusters", "patient"), "no column 'patient'"),
         (("--only", "localization", "--boxes", "ann.csv", "--finding", "dog"), "no object is marked as 'dog'"),

@@ -34,7 +34,9 @@ class Corners(nn.Module):
 
 
 def network(**given):
-    return sw.wrap(Corners(), **{"size": 32, "crop": 1.0, "labels": LABELS, "task": "multilabel", **given})
+    return sw.wrap(
+        Corners(), **{"size": 32, "crop": 1.0, "labels": LABELS, "task": "multilabel", "batch_size": 8, **given}
+    )
 
 
 @pytest.fixture
@@ -189,6 +191,14 @@ def test_what_cannot_be_meant_is_an_error_that_names_it(tmp_path, photos, rows, 
         keywords = {"model": own}
     with pytest.raises(sw.UsageError, match=said):
         report(photos, (table(tmp_path, rows),), **keywords)
+
+
+def test_images_are_files_or_folders_of_them(tmp_path, photos):
+    marked = sw.read_boxes(table(tmp_path, at(photos, "Mass", "0,32,64,64", (0, 1))))
+    found = sw.localization_report(network(), tmp_path / "p", marked, "gradient")
+    assert found.cards["Mass"].about["images"] == [str(photo) for photo in photos[:2]]
+    with pytest.raises(sw.UsageError, match="got Tensor"):
+        sw.localization_report(network(), pictures(2), marked, "gradient")
 
 
 def test_an_image_that_belongs_to_two_patients_is_an_error(tmp_path, photos):

@@ -85,7 +85,7 @@ def read_boxes(path: str | Path, annotator: str = "", clusters: str | None = Non
     else:
         found, skipped = _from_folder(path)
     named = [replace(one, annotator=one.annotator or annotator) for one in found]
-    once = list(dict.fromkeys(named))
+    once = list({(one, one.mask): one for one in named}.values())  # two outlines in one box are two objects
     twice = len(named) - len(once)
     if twice:
         skipped.append({"path": str(path), "reason": f"{twice} of its entries are there twice: counted once"})

@@ -77,12 +77,14 @@ def place(marked: MarkedObject, path: Path, geometry: Geometry) -> Placed:
     assert marked.box is not None, "an object"
     (height, width), notes = geometry.photo, []
     box, draw, size = marked.box, marked.mask, marked.size
-    if size is not None and size != (height, width) and size == (width, height):
-        orientation = _orientation(path)
-        if orientation in TURNED:
-            box, draw = _turned_box(box, size, orientation), None if draw is None else _turned_mask(draw, orientation)
-            size = (height, width)
-            notes.append(f"turned upright with the photo (EXIF orientation {orientation})")
+    orientation = _orientation(path)
+    told = orientation in TURNED and size is not None and size[0] != size[1]
+    if told and size == (width, height):
+        box, draw = _turned_box(box, size, orientation), None if draw is None else _turned_mask(draw, orientation)
+        size = (height, width)
+        notes.append(f"turned upright with the photo (EXIF orientation {orientation})")
+    elif orientation != 1 and not told:
+        notes.append(f"taken as drawn on the upright photo (EXIF orientation {orientation})")
     scale = (1.0, 1.0)
     if size is not None and size != (height, width):
         scale = _scale(size, (height, width))

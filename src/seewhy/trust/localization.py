@@ -16,6 +16,7 @@ from seewhy.checks import CheckResult
 from seewhy.checks.objects import Objects
 from seewhy.data.boxes import Annotations, MarkedObject
 from seewhy.data.geometry import Geometry
+from seewhy.data.images import find_images
 from seewhy.data.labels import class_of
 from seewhy.data.placing import Placed, match_files, nih_patients, place
 from seewhy.errors import UsageError, near_names
@@ -80,7 +81,7 @@ class LocalizationReport:
 
 def localization_report(
     model: VisionModel | nn.Module,
-    images: Sequence[str | Path],
+    images: str | Path | Sequence[str | Path],
     annotations: Annotations | Sequence[Annotations],
     method: str | MethodInfo = "grad_cam",
     findings: Sequence[str] | None = None,
@@ -96,18 +97,18 @@ def localization_report(
 ) -> LocalizationReport:
     """Does the map point at what people marked, finding by finding: the localization check on the images that have it.
 
-    images: files. annotations: what `read_boxes` gives, one or several (several annotators). The map of each finding is
-    that of the model's class of its name (also NIH's "Infiltrate": Infiltration), over the images in which anybody marked
-    it; `target` asks another question. findings: only these. clusters: per image whom it is of; else the column that
-    `read_boxes(clusters=...)` read, or the patient where every file is named as in NIH ChestX-ray14; else each image stands
-    for itself. Intervals resample, and the median box and the plausible region leave out, whole patients. settings: other
-    parameters of the check. out: a run folder for cards, maps and the review queue (review_queue.csv).
+    images: files, or folders of them. annotations: what `read_boxes` gives, one or several (several annotators). The map of
+    each finding is that of the model's class of its name (also NIH's "Infiltrate": Infiltration), over the images in which
+    anybody marked it; `target` asks another question. findings: only these. clusters: per image whom it is of; else the
+    column that `read_boxes(clusters=...)` read, or the patient where every file is named as in NIH ChestX-ray14; else each
+    image stands for itself. Intervals resample, and the median box and the plausible region leave out, whole patients.
+    settings: other parameters of the check. out: a run folder for cards, maps and the review queue (review_queue.csv).
 
     UsageError where no annotation is of these images or of a class of the model. What is cut away by the model's crop, what
     is of no class, or beyond the photo, is listed in `unused`.
     """
     info, model = find_method(method), model if isinstance(model, VisionModel) else bare(model)
-    paths = [Path(image) for image in images]
+    paths = _files(images)
     several = [annotations] if isinstance(annotations, Annotations) else list(annotations)
     wanted, unused = read_findings(model, paths, several, findings, target)
     if model.preprocess is not None:
@@ -144,6 +145,14 @@ def localization_report(
     return report
 
 
+def _files(images: str | Path | Sequence[str | Path]) -> list[Path]:
+    several = [images] if isinstance(images, str | Path) else list(images)
+    wrong = next((one for one in several if not isinstance(one, str | Path)), None)
+    if wrong is not None:
+        raise UsageError(f"images are files here, as annotations name them; got {type(wrong).__name__}.")
+    return find_images(several)
+
+
 def read_findings(
     model: VisionModel,
     paths: Sequence[Path],
@@ -160,7 +169,9 @@ def read_findings(
     unused = [dict(skip) for several in annotations for skip in several.skipped]
     elsewhere = {one.file for one in objects} - images.keys()
     if elsewhere:
-        unused.append(_unused(str(annotations[0].path), f"annotated images that are not among those given: {len(elsewhere)}"))
+        unused.append(
+            _unused(str(annotations[0].path), f"annotated images that are not among those given: {len(elsewhere)}")
+        )
     here = [(images[one.file], one) for one in objects if one.file in images and one.box is not None]
     named = _only(dict.fromkeys(one.finding for _, one in here), findings)
     of_class: dict[str, Finding] = {}

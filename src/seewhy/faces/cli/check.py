@@ -89,7 +89,7 @@ def check(
     given = options.parameters(param)
     check_methods([method], given, target, layer, seed)
     settings = check_settings(setting, only, everything=everything)
-    marks = read_marks(boxes, finding, clusters, only)
+    marks = read_marks(boxes, finding, clusters, only, (truth, training))
     pixels = options.pixels(mean, std, size, crop, framing)
     readable, skipped = readable_images(images)
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}

@@ -25,7 +25,7 @@ UNUSED = 3  # annotations that are named on the terminal; the page and --json na
 
 
 def read_marks(
-    boxes: Sequence[Path], findings: Sequence[str], clusters: str | None, only: Sequence[str]
+    boxes: Sequence[Path], findings: Sequence[str], clusters: str | None, only: Sequence[str], others: Sequence[object]
 ) -> "list[Annotations]":
     """What --boxes names, each an annotator where it names none; UsageError, before any work, for what cannot be meant."""
     from seewhy.data.boxes import read_boxes
@@ -37,6 +37,8 @@ def read_marks(
         return []
     if list(only) != ["localization"]:
         raise UsageError("--boxes is for the report of one check: add --only localization.")
+    if any(one is not None for one in others):
+        raise UsageError("--truth and --training are of other checks: leave them out where there is --boxes.")
     stems = [path.stem for path in boxes]
     names = stems if len(set(stems)) == len(stems) else [str(path) for path in boxes]
     annotators = names if len(boxes) > 1 else [""]
