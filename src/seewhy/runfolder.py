@@ -41,6 +41,7 @@ _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays be
 QUEUE = "review_queue.csv"
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
+# What numpy and zipfile raise on a file that is no array: pickled, cut off, damaged, or claiming the impossible.
 UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 OWN = (
     "run.json",
@@ -193,7 +194,7 @@ def forget_picture(folder: str | Path, name: str) -> None:
         image = record["image"]
         if name not in (image.get("file"), image.get("array")):
             continue
-        for drawn in filter(None, (record.get("picture"), record.get("picture_on_photo"))):
+        for drawn in filter(None, (record.get("picture"), record.get("picture_on_photo"))):  # older rows know fewer
             _inside(Path(folder), drawn).unlink(missing_ok=True)
         left = {what: None if image.get(what) == name else image.get(what) for what in ("file", "array")}
         _append_record(path, {**record, "image": {**image, **left}, "picture": None, "picture_on_photo": None})
