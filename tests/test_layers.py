@@ -47,12 +47,12 @@ INSIDE = {
     ],
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [
-        ["geometry", "kinds", "tables"],
+        ["geometry", "kinds", "tables", "outlines"],
         ["images"],
         ["stored"],
         ["layouts"],
-        ["dataset", "truth"],
-        ["labels"],
+        ["dataset", "truth", "boxes"],
+        ["labels", "placing"],
     ],
     "methods": [
         ["steps"],
@@ -68,7 +68,7 @@ INSIDE = {
     ],
     "checks": [
         ["result", "training", "objects", "cascade", "strongest"],
-        ["retraining", "overlap"],
+        ["retraining", "overlap", "plausible"],
         [
             "agreement",
             "class_discrimination",
@@ -84,7 +84,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
+    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison", "localization"]],
     "ledger": [
         ["schema"],
         ["database"],
