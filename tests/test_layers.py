@@ -99,10 +99,11 @@ INSIDE = {
     "audit": [
         ["candidate"],
         ["association", "patterns", "selection", "stream", "policy", "output"],
-        ["marks", "sightings", "exchange", "confirm", "gate", "junit", "setup"],
+        ["marks", "sightings", "exchange", "confirm", "gate", "junit", "setup", "objects"],
         ["local", "places", "background", "wholes", "findings", "examined"],
         ["strips", "mistakes"],
         ["review"],
+        ["records"],
         ["run"],
         ["forecast"],
     ],
