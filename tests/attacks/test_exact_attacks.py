@@ -109,6 +109,11 @@ def test_a_strength_that_drowns_the_answers_is_refused():
         two_channels(wrapped(), images(2), PREDICTED, GRAD_CAM, strength=1e9)
 
 
+def test_labels_are_one_per_image():
+    with pytest.raises(sw.UsageError, match="2 whole numbers"):
+        two_channels(wrapped(), images(2), PREDICTED, GRAD_CAM, labels=torch.zeros(3, dtype=torch.long))
+
+
 @pytest.mark.parametrize("attack", [two_channels, on_manifold])
 def test_half_precision_is_refused(attack):
     with pytest.raises(sw.RefusalError, match="bfloat16"):
@@ -165,6 +170,17 @@ def test_pixels_that_are_the_same_in_all_images_are_a_plane_of_their_own():
 def test_images_that_leave_nothing_of_the_region_are_refused():
     with pytest.raises(sw.RefusalError, match="200 images leave"):
         on_manifold(wrapped(), images(200, size=(8, 8)), PREDICTED, GRADIENT, region=(0, 0, 0.5, 0.5))
+
+
+def test_a_softmax_at_the_end_keeps_its_answers_or_is_refused():
+    net = nn.Sequential(tiny_cnn(), nn.Softmax(1)).eval()
+    with pytest.raises(sw.RefusalError, match="ends in a softmax"):
+        on_manifold(wrapped(net), images(4), PREDICTED, GRADIENT)
+    found = two_channels(wrapped(net), images(4), PREDICTED, GRAD_CAM, region=CORNER)
+    with torch.no_grad():
+        x = (images(4) - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+        assert torch.allclose(found.model.module(x), net(x), atol=1e-6)
+    assert found["mass_in_region"].interval.value == 1
 
 
 @pytest.mark.parametrize("attack", [two_channels, on_manifold])

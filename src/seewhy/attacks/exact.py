@@ -11,7 +11,7 @@ from torch.nn import functional
 from seewhy import capture
 from seewhy.attacks.copies import logits, private_copy, without_graph
 from seewhy.attacks.region import Region, Sign, mass_in, on_grid, region_mask
-from seewhy.attacks.result import Attacked, agreement, attack, movement, top_class
+from seewhy.attacks.result import Attacked, agreement, attack, check_labels, movement, top_class
 from seewhy.checks.result import Curve, excluded
 from seewhy.errors import RefusalError, UsageError, known_name, real_number
 from seewhy.intervals import interval
@@ -96,6 +96,10 @@ def on_manifold(
     subject = _subject(model, images, target, maps, labels, strength)
     if subject.before.target.beside is not None:
         raise UsageError("this construction is for networks that are given images only.")
+    if model.reading(tuple(images.shape[1:])).ending is not None:
+        raise RefusalError(
+            "this network ends in a softmax: a number added to its output is no logit. Take the softmax off."
+        )
     z = normalized(images.to(model.device), model.mean, model.std) if model.mean else images.to(model.device)
     spread = torch.tensor(model.std or (1.0,), dtype=torch.float64, device=model.device)
     wanted = mask.to(model.device).double() * spread.view(-1, *[1] * mask.ndim).expand(z.shape[1], *[1] * mask.ndim)
@@ -138,6 +142,7 @@ def _subject(
         raise RefusalError(
             f"this network computes in {model.precision}, {model.dtype}: nothing is exact there. Use float32."
         )
+    check_labels(labels, len(images))
     before = without_graph(maps, model, images.detach(), target)
     return _Subject(model, images.detach(), before, _table(model, images, before.target), labels, strength)
 

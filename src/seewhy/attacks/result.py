@@ -14,7 +14,7 @@ from torch import Tensor
 
 from seewhy.attacks.region import Sign, mass_in
 from seewhy.checks.result import Curve, Score, score
-from seewhy.draw import Picture, overlay
+from seewhy.draw import Picture, note, overlay
 from seewhy.errors import UsageError
 from seewhy.intervals import proportion
 from seewhy.maps import MapFunction, Maps, why_unusable
@@ -68,7 +68,10 @@ class Attacked:
         shown = shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1].repeat(3, -1)
         maps = [found.raw[i].detach().cpu().float().numpy() for found in (self.before, self.after)]
         gap = np.full((len(shown), max(4, len(shown) // 50), 3), 255, np.uint8)
-        before, after = (overlay(shown, raw, picture) for raw in maps)
+        before, after = (
+            overlay(shown, raw, picture) if np.isfinite(raw).all() else note(shown, "no map: not finite")
+            for raw in maps
+        )
         return Image.fromarray(np.concatenate([shown, gap, before, gap, after], 1))
 
     def __str__(self) -> str:
@@ -121,6 +124,15 @@ def check_images(images: Any) -> None:
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 3 or not len(images):
         shown = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
         raise UsageError(f"images are a float tensor (N, C, *axes) in [0, 1]; got {shown}.")
+
+
+def check_labels(labels: Any, n: int) -> None:
+    """UsageError for anything but a class for each of n images, or None."""
+    if labels is None:
+        return
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.shape != (n,):
+        shown = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise UsageError(f"labels are a tensor of {n} whole numbers, one per image; got {shown}.")
 
 
 def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign = "positive") -> tuple[Score, ...]:

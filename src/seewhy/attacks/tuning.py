@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from seewhy import capture
 from seewhy.attacks.copies import logits, on_copy, private_copy, without_graph
-from seewhy.attacks.result import Attacked, agreement, compared, is_classes, movement, top_class
+from seewhy.attacks.result import Attacked, agreement, check_labels, compared, is_classes, movement, top_class
 from seewhy.checks.result import Curve, excluded
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
 from seewhy.intervals import interval, proportion
@@ -59,10 +59,7 @@ class Tuning:
         for name, value in (("steps", self.steps), ("batch", self.batch)):
             whole_number(name, value, at_least=1)
         tuned_images(n, self.tune_on)
-        if self.labels is not None and (self.labels.is_floating_point() or self.labels.shape != (n,)):
-            raise UsageError(
-                f"labels are {n} whole numbers, one per image; got {self.labels.dtype} {tuple(self.labels.shape)}."
-            )
+        check_labels(self.labels, n)
 
 
 def tuned_images(n: int, tune_on: int | None) -> int:
