@@ -17,6 +17,7 @@ from skimage import data
 
 import seewhy as sw
 from seewhy.attacks import Attacked, location_fooling, on_manifold, two_channels
+from seewhy.attacks.region import mass_in, region_mask
 from seewhy.checks import Score
 from seewhy.data.images import find_images
 from seewhy.draw import overlay
@@ -79,10 +80,15 @@ def occlusion_stays(model: sw.VisionModel, found: Attacked) -> str:
     small = [torch.nn.functional.adaptive_avg_pool2d(maps[:, None], 7)[:, 0] for maps in (before, after)]
     same, other = rank_correlation(*small), rank_correlation(small[0], small[1].roll(1, 0))
     maps = rank_correlation(found.before.raw[rows], found.after.raw[rows])
+    row = region_mask(EDGE, x.shape[2:])
+    masses = [
+        said(interval(mass_in(raw, row))) for raw in (before, after, found.before.raw[rows], found.after.raw[rows])
+    ]
     return (
-        f"Rank correlation before and after on the first {len(rows)} of these photos: occlusion (patches of 32 pixels) "
-        f"{said(interval(same))}, Grad-CAM {said(interval(maps))}. Occlusion of one photo before and of another one after: "
-        f"{said(interval(other))}."
+        f"On the first {len(rows)} of these photos the mass of occlusion (patches of 32 pixels) in the row goes from "
+        f"{masses[0]} to {masses[1]}, that of Grad-CAM from {masses[2]} to {masses[3]}. Rank correlation before and after: "
+        f"occlusion {said(interval(same))}, Grad-CAM {said(interval(maps))}; occlusion of a photo before and of another one "
+        f"after: {said(interval(other))}."
     )
 
 
