@@ -115,7 +115,7 @@ def picture(models: dict[str, sw.VisionModel], path: Path) -> None:
             says = f"{name}: {first.labels[top]}, {100 * probability:.0f} %"
             panes.append(captioned(overlay(shown, e.raw[0].numpy(), "positive"), says))
         strips.append(np.concatenate(panes, 1))
-    Image.fromarray(np.concatenate(strips)).save(path)
+    Image.fromarray(np.concatenate(strips)).quantize(256).save(path, optimize=True)
 
 
 def captioned(pane: np.ndarray, text: str) -> np.ndarray:
