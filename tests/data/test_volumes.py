@@ -175,7 +175,8 @@ def test_what_is_no_volume_at_all(tmp_path):
     assert "color.dcm: a slice in colors" in refused(folder)
     save(folder / "color.dcm", np.zeros((2, 8, 10), np.uint8))
     assert "color.dcm: a file of several frames among slices" in refused(folder)
-    (folder / "color.dcm").write_bytes((folder / "88.dcm").read_bytes()[:-20])
+    (folder / "color.dcm").unlink()
+    (folder / "88.dcm").write_bytes((folder / "88.dcm").read_bytes()[:-20])
     assert "truncated" in refused(folder)
     assert "no such file" in refused(tmp_path / "nothing")
 
