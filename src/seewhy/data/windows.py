@@ -108,9 +108,9 @@ def _looked_up(about: "Dataset", index: int, name: str) -> Callable[[Floats], Fl
     """A VOI LUT, onto [0, 1] of the bits of its entries."""
 
     def shade(values: Floats) -> Floats:
-        found, bits = look_up(
-            values, about.VOILUTSequence[index], bool(about.original_encoding[1]), name, "VOILUTSequence"
-        )
-        return (found / (2**bits - 1)).clip(0, 1)
+        table, little = about.VOILUTSequence[index], bool(about.original_encoding[1])
+        found, bits = look_up(values, table, little, name, "VOILUTSequence")
+        shaded: Floats = (found / (2**bits - 1)).clip(0, 1)
+        return shaded
 
     return shade
