@@ -48,8 +48,11 @@ INSIDE = {
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [
         ["geometry", "kinds", "tables"],
+        ["tags"],
+        ["windows"],
+        ["dicom"],
         ["images"],
-        ["stored"],
+        ["stored", "volumes"],
         ["layouts"],
         ["dataset", "truth"],
         ["labels"],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from seewhy import runfolder
 from seewhy.checks import CheckResult, Verdict, read_result
 from seewhy.errors import RefusalError, UsageError, known_name
-from seewhy.explanation import Explanation, explain_rows
+from seewhy.explanation import Explanation, explain_rows, where_black_is_a_value
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.identity import identity
 from seewhy.model import VisionModel
@@ -178,6 +178,7 @@ def card_of(
     """check() for images that are read already; asked: the parameters of every check that is wanted."""
     begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
     tell(info.title, 0, len(asked) + 1)
+    params = where_black_is_a_value(info, sources, params)  # the checks ask the map that is explained
     explanation, rows_x, question, found = explain_rows(model, x, sources, info, target, layer, seed, params)
     maps = Remembered(bind(info, layer, seed, **params), rows_x, question, found, weights_of(model))
     about = _about(info, explanation, seed, setup)
