@@ -47,15 +47,15 @@ INSIDE = {
     ],
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [
-        ["geometry", "kinds", "tables"],
+        ["geometry", "kinds", "tables", "outlines"],
         ["tags"],
         ["windows"],
         ["dicom"],
         ["images"],
         ["stored", "volumes"],
         ["layouts"],
-        ["dataset", "truth"],
-        ["labels"],
+        ["dataset", "truth", "boxes"],
+        ["labels", "placing"],
     ],
     "methods": [
         ["steps"],
@@ -71,7 +71,7 @@ INSIDE = {
     ],
     "checks": [
         ["result", "training", "objects", "cascade", "strongest"],
-        ["retraining", "overlap"],
+        ["retraining", "overlap", "plausible"],
         [
             "agreement",
             "class_discrimination",
@@ -87,7 +87,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
+    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison", "localization"]],
     "ledger": [
         ["schema"],
         ["database"],

@@ -4,6 +4,7 @@ run.json      schema, command, what was skipped and why          (replaced as a 
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
 ledger.sqlite the record of every explanation, check and audit: seewhy.ledger (append only); or ledger.json: on which server
+review_queue.csv images whose map a person should look at, of a localization report
 findings.json what an audit found, and its verdict               (replaced as a whole)
 findings/     a folder per confirmed finding: its images, boxes and scores
 seewhy.toml   the policy that the verdict was judged by
@@ -37,6 +38,7 @@ SCHEMA = 1
 LEDGER = "ledger.sqlite"
 LEDGER_ON_SERVER = "ledger.json"  # in its place: which ledger of a team's server is this run's
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
+QUEUE = "review_queue.csv"
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
 # What numpy and zipfile raise on a file that is no array: pickled, cut off, damaged, or claiming the impossible.
@@ -47,6 +49,7 @@ OWN = (
     "checks.jsonl",
     *_LEDGER,
     LEDGER_ON_SERVER,
+    QUEUE,
     *_AUDIT,
     "maps",
     "images",
