@@ -189,13 +189,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if (given.scans is None) != (given.boxes is None) or (given.scans is None and given.weights is not None):
         parser.error("SCANS and --boxes come together, and --weights with them; without any, the stand-in is shown")
+    if given.weights is None and given.scans is not None:
+        plumbing(chexnet(), given.scans, given.boxes)
+        return
     given.out.mkdir(parents=True, exist_ok=True)
     if given.weights is not None:
         how = ("radiographs:chexnet", given.weights)
         study(how, given.scans, given.boxes, given.truth, given.training, given.out, given.target)
-        return
-    if given.scans is not None:
-        plumbing(chexnet(), given.scans, given.boxes)
         return
     stand_in_study(given.out, given.patients)
 
