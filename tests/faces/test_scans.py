@@ -88,6 +88,13 @@ def test_a_method_that_records_no_reason_has_one_in_the_compliance_record(seewhy
     assert "DX: black is a value like any other there" in (tmp_path / "run" / "compliance.html").read_text("utf-8")
 
 
+def test_a_photo_beside_a_scan_keeps_its_own_baseline(seewhy, tmp_path):
+    saved(tmp_path / "scan.dcm")
+    assert seewhy("explain", "scan.dcm", "cat.png", *TINY, *IG, "--out", "run")[0] == 0
+    found = {one.content["image"]: one.content["parameters"]["baseline"] for one in records(tmp_path / "run")}
+    assert found == {"scan.dcm": "blur", "cat.png": "black"}
+
+
 @pytest.mark.parametrize(("window", "kept"), [("2", 2), ("1000,500", [1000, 500])])
 def test_another_window_and_frame_are_recorded_and_replayed(seewhy, tmp_path, window, kept):
     saved(tmp_path / "scan.dcm")
@@ -110,18 +117,18 @@ def test_a_window_that_is_none(seewhy, tmp_path, window):
     assert "--window" in err
 
 
-def test_the_checks_ask_the_map_that_is_explained(tmp_path):
+def test_the_checks_ask_the_map_that_is_explained(tmp_path, monkeypatch):
     """Not one against a black baseline, beside the map against a blur."""
-    path = saved(tmp_path / "scan.dcm")
-    model = sw.load(TINY[1], weights="random")
-    card = sw.check(model, path, "integrated_gradients", only="completeness", rule="right", steps=8)
-    e = sw.explain(model, path, "integrated_gradients", rule="right", steps=8)
-    assert e.parameters["baseline"] == "blur"
-    (row,) = card.rows.values()
-    gap = {score.name: score.interval.value for score in row.scores}
-    assert gap["completeness_gap_relative"] == pytest.approx(
-        float(e.evidence["completeness_gap_relative"][0]), rel=1e-5
+    asked = []
+    monkeypatch.setattr(
+        "seewhy.trust.card.bind", lambda *given, **params: asked.append(params) or sw.bind(*given, **params)
     )
+    model = sw.load(TINY[1], weights="random")
+    card = sw.check(
+        model, saved(tmp_path / "scan.dcm"), "integrated_gradients", only="completeness", rule="right", steps=4
+    )
+    assert card.explanation.parameters["baseline"] == "blur"
+    assert [params["baseline"] for params in asked] == ["blur"]
 
 
 def test_a_one_channel_network_sees_the_window_itself(tmp_path):
@@ -138,6 +145,18 @@ def test_a_one_channel_network_sees_the_window_itself(tmp_path):
     again = sw.read_explanation(e.save(tmp_path / "run"))
     assert again.sources[0].modality == "DX"
     assert torch.equal(again.raw, e.raw)
+
+
+def test_a_map_is_drawn_over_the_frame_and_in_the_window_that_were_asked_for(tmp_path):
+    window = {"WindowCenter": 1500, "WindowWidth": 3000}
+    both = save(tmp_path / "two.dcm", np.stack([chest(), chest()[::-1]]), **window)
+    second = save(tmp_path / "one.dcm", chest()[::-1], **window)
+    model = sw.wrap(one_channel(), mean=[0.5], std=[0.25], size=(90, 80), crop=1.0)
+    asked, alone = (
+        sw.explain(model, sw.read_photo(path, window=(1000, 900), **frame)).photo_overlay()
+        for path, frame in ((both, {"frame": 2}), (second, {}))
+    )
+    assert np.array_equal(np.asarray(asked), np.asarray(alone))
 
 
 def test_a_mean_image_is_known_by_its_hashes_and_is_the_reason_for_itself(seewhy, tmp_path):

@@ -96,6 +96,8 @@ def measured(dataset: "Dataset", name: str, frame: int) -> tuple[Floats, NDArray
         values, _ = look_up(stored.astype(np.float64), table, little, name, "ModalityLUTSequence")
     else:
         slope, intercept = number(about, name, "RescaleSlope", 1), number(about, name, "RescaleIntercept", 0)
+        if slope == 0:
+            raise ImageError(f"{name}: {tag('RescaleSlope')} is 0: every pixel would be the same.")
         values = stored.astype(np.float64) * slope + intercept
     if not np.isfinite(values).all():
         raise ImageError(f"{name}: holds values that are not finite.")
@@ -208,18 +210,23 @@ def _colors(dataset: "Dataset", name: str, frame: int) -> NDArray[Any]:
 
 def _remarks(dataset: "Dataset", name: str, frame: int) -> list[str]:
     """What a reader of the picture has to know, and a network is not told."""
-    about, notes = of_frame(dataset, name, frame), []
-    for keyword in _SPACINGS:
-        spacing = numbers(about, name, keyword, 2)
-        if spacing:
-            if abs(spacing[0] - spacing[1]) > 1e-3 * max(map(abs, spacing)):
-                unit = "" if keyword == "PixelAspectRatio" else " mm"
-                notes.append(
-                    f"pixels are {spacing[0]:g}{unit} high and {spacing[1]:g}{unit} wide: not square, and not resampled"
-                )
-            break
+    about = of_frame(dataset, name, frame)
+    notes = _spacing_note(about, name)
     if str(about.get("LossyImageCompression")) == "01":
         notes.append("was compressed with loss")
     if str(about.get("BurnedInAnnotation")) == "YES":
         notes.append("text is burned into the picture, as the file says: it may name a patient")
     return notes
+
+
+def _spacing_note(about: "Dataset", name: str) -> list[str]:
+    """That pixels are not square, or that the file does not say it in numbers, which does not cost the picture."""
+    try:
+        found = ((keyword, numbers(about, name, keyword, 2)) for keyword in _SPACINGS)
+        keyword, spacing = next((pair for pair in found if pair[1] is not None), ("", None))
+    except ImageError as error:
+        return [str(error).removeprefix(f"{name}: ")]
+    if spacing is None or abs(spacing[0] - spacing[1]) <= _SQUARE * max(map(abs, spacing)):
+        return []
+    unit = "" if keyword == "PixelAspectRatio" else " mm"
+    return [f"pixels are {spacing[0]:g}{unit} high and {spacing[1]:g}{unit} wide: not square, and not resampled"]

@@ -262,8 +262,9 @@ class Work:
                 read.append((x, replace(sources[0], modality=self.modality or sources[0].modality)))
             except ImageError as error:
                 skipped.append(_skip(path, error))
-        if read:
-            x, shown = torch.cat([x for x, _ in read]), [source for _, source in read]
+        for modality in dict.fromkeys(source.modality for _, source in read):  # which the baseline may depend on
+            alike = [(x, source) for x, source in read if source.modality == modality]
+            x, shown = torch.cat([x for x, _ in alike]), [source for _, source in alike]
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
                 found = explain_rows(self.network, x, shown, info, self.target, layer, self.seed, own)[0]
