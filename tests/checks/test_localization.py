@@ -392,6 +392,7 @@ def test_several_peaks_count_with_their_share_and_a_map_that_marks_nothing_is_qu
     found = localization(raw, boxes=boxes)
     assert found["peak_in_plausible_region"].per_image == pytest.approx((0.5, 0, 0, np.nan), nan_ok=True)
     assert [one["image"] for one in found.details["review_queue"]] == [1, 2]
+    assert found["peak_in_plausible_region"].controls["random_map"].n == 3  # where the method is scored
     assert "marks nothing" in found.details["review_queue"][1]["reason"]
 
 

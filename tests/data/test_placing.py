@@ -44,6 +44,7 @@ def test_what_the_crop_cuts_away_is_clipped_and_what_lies_outside_of_it_is_a_rea
     wide = frame((50, 100), (50, 50))  # the middle: x from 25 to 75
     found = place(marked((0, 10, 45, 20)), Path("a.png"), wide)
     assert (found.box, found.cut) == ((0, 10, 20, 20), True)
+    assert place(marked((60, 40, 90, 70)), Path("a.png"), wide).box == (35, 40, 50, 50)
     with pytest.raises(ValueError, match="outside of what the model is shown"):
         place(marked((0, 10, 25, 20)), Path("a.png"), wide)
     with pytest.raises(ValueError, match="outside of the photo of 100 x 50"):
@@ -63,10 +64,9 @@ def test_nothing_lies_in_padding():
 
 
 def test_a_mask_keeps_its_shape_through_crop_and_scale():
-    photo = np.zeros((60, 80), dtype=bool)
-    photo[10:50, 20:50] = np.tri(40, 30, dtype=bool)
+    photo = np.random.default_rng(0).random((60, 80)) < 0.4
     geometry = Geometry((60, 80), (10.0, 10.0, 50.0, 70.0), (20, 30))
-    found = place(marked((20, 10, 50, 50), mask=lambda: photo), Path("a.png"), geometry)
+    found = place(marked((0, 0, 80, 60), mask=lambda: photo), Path("a.png"), geometry)
     assert np.array_equal(found.mask, photo[11:50:2, 11:70:2])  # every second pixel: its center is their corner
     assert found.box == bounds(found.mask)
 

@@ -273,7 +273,9 @@ def test_boxes_that_cannot_be_meant_are_one_line_before_any_map(seewhy, tmp_path
 
 
 def test_a_dry_run_with_boxes_counts_a_map_for_every_image_and_finding(seewhy, tmp_path, photos):
-    (tmp_path / "ann.csv").write_text("file,label,x0,y0,x1,y1\n0.png,1,0,0,80,50\n0.png,2,0,0,80,50\n1.png,1,0,0,9,9\n")
+    (tmp_path / "ann.csv").write_text(
+        "file,label,x0,y0,x1,y1\n0.png,1,0,0,80,50\n0.png,2,0,0,80,50\n1.png,1,0,0,9,9\n1.png,2,0,0,9,9\n"
+    )
     asked = (*LOCALIZE, "--boxes", "ann.csv", "--dry-run", "--json")
-    assert json.loads(seewhy(*asked)[1])["gradient_rows"] == 3
+    assert json.loads(seewhy(*asked)[1])["gradient_rows"] == 4  # of three images
     assert not (tmp_path / "run").exists()

@@ -76,6 +76,7 @@ def test_the_map_of_each_finding_is_held_against_the_boxes_of_that_finding(tmp_p
         assert row["energy_inside"].interval.n == n
         assert set(found.cards[name].about["targets"]) == {f"logit of {LABELS.index(name)} {name}"}
     assert found.cards["Pleural_Thickening"].about["images"] == [str(photos[i]) for i in (1, 2, 3)]
+    assert found.results["Pleural_Thickening"].settings["clusters"] == ["00000000", "00000001", "00000001"]
     wrong = report(photos, (table(tmp_path, at(photos, "Mass")),)).results["Mass"]
     assert wrong["energy_inside"].interval.value == 0
 
