@@ -9,7 +9,7 @@ from nets import MEAN, STD, images
 from seewhy.registry import METHODS
 
 sw.methods()
-HAVE_IT = ["gradient", "gradient_x_input", "smooth_grad"]
+HAVE_IT = ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "gradient", "gradient_x_input", "smooth_grad"]
 GIVEN = {"smooth_grad": {"samples": 4, "noise": 0.1}}
 each = pytest.mark.parametrize("method", HAVE_IT)
 
@@ -19,20 +19,21 @@ def mapped(net, x, method, differentiable=True, **given):
     return sw.explain(model, x, method, 1, **GIVEN.get(method, {}), differentiable=differentiable, **given)
 
 
-def weights(n=3):
-    return torch.randn(n, 32, 32, generator=torch.Generator().manual_seed(1))
+def weighted(raw):
+    """One number of a map: its cells under fixed random weights."""
+    return (raw * torch.randn(raw.shape, generator=torch.Generator().manual_seed(1))).sum()
 
 
 @each
 def test_the_second_gradient_matches_finite_differences(method):
     net, x = smooth().double(), (0.2 + 0.6 * images(3)).requires_grad_()
     e = mapped(net, x, method)
-    (slope,) = torch.autograd.grad((e.raw * weights()).sum(), x)
+    (slope,) = torch.autograd.grad(weighted(e.raw), x)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     step = 2e-3 * direction
 
     def value(at):
-        return float((mapped(net, at, method, False).raw.double() * weights()).sum())
+        return float(weighted(mapped(net, at, method, False).raw.double()))
 
     clean = x.detach()
     low, high = (extreme.view(-1, 1, 1, 1) for extreme in (clean.flatten(1).amin(1), clean.flatten(1).amax(1)))
@@ -47,12 +48,13 @@ def test_the_second_gradient_matches_finite_differences(method):
 def test_the_gradient_at_a_weight_is_autograds_own(method):
     net, x = smooth(), images(3)
     e = mapped(net, x, method)
-    (found,) = torch.autograd.grad((e.raw * weights()).sum(), net.conv1.weight)
-    before, step = net.conv1.weight.detach().clone(), 1e-2 * torch.randn(net.conv1.weight.shape)
+    (found,) = torch.autograd.grad(weighted(e.raw), net.conv1.weight)
+    before, generator = net.conv1.weight.detach().clone(), torch.Generator().manual_seed(3)
+    step = 5e-3 * torch.randn(before.shape, generator=generator)
     values = []
     for sign in (1, -1):
         net.conv1.weight.data = before + sign * step
-        values.append(float((mapped(net, x, method, False).raw.double() * weights()).sum()))
+        values.append(float(weighted(mapped(net, x, method, False).raw.double())))
     assert float((found * 2 * step).sum()) == pytest.approx(values[0] - values[1], rel=0.02)
 
 
@@ -118,5 +120,5 @@ def test_it_goes_through_the_logits_of_a_softmax():
 
 @pytest.mark.parametrize("method", sorted(name for name in METHODS if name not in HAVE_IT))
 def test_another_method_refuses_it_and_says_which_have_it(method):
-    with pytest.raises(sw.UsageError, match=r"no parameter 'differentiable'.*gradient, gradient_x_input, smooth_grad"):
+    with pytest.raises(sw.UsageError, match=rf"no parameter 'differentiable'.*{', '.join(HAVE_IT)}"):
         sw.explain(sw.wrap(smooth()), images(1), method, differentiable=True)
