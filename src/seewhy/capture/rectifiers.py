@@ -1,12 +1,15 @@
-"""Other rules for the gradient at every ReLU, set where autograd itself records them: in the graph of one forward."""
+"""Other rules for the gradient at every ReLU, in the graph of one forward; and softplus in place of every ReLU."""
 
+import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from seewhy.errors import RefusalError
 
@@ -108,3 +111,81 @@ def _guided(given: Signals, _arriving: Signals) -> Signals:
 def _deconvnet(given: Signals, arriving: Signals) -> Signals:
     (signal,) = arriving
     return tuple(None if g is None or signal is None else signal.clamp_min(0) for g in given)
+
+
+# -- softplus in place of every ReLU -----------------------------------------------------------------------------------
+
+Bounds = tuple[Any, Any]  # what a call clamps to from below and from above; None: not at all
+
+
+class SoftReLUs(TorchFunctionMode):
+    """While it is on, every ReLU computes softplus(x) = log(1 + exp(beta x)) / beta, and has a second derivative.
+
+    A ReLU is what it is to `gate_relus`: a module, a function or a method, in place or not, and a clamp from 0 on; one
+    that ends at m (ReLU6) is softplus(x) - softplus(x - m). The mode is this thread's; nothing of torch is changed.
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self.calls = 0  # of ReLUs, since somebody set it to 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(function, "__name__", "").partition(".")[0]  # "relu_", "hardtanh"; "relu.default" in a program
+        bounds_of = _BOUNDS.get(name.rstrip("_"))
+        if bounds_of is None:
+            return function(*args, **kwargs)
+        x, *given = (*args, *([kwargs["input"]] if "input" in kwargs else []))
+        named = {key: value for key, value in kwargs.items() if key not in ("input", "inplace")}
+        low, high = bounds_of(*given, **named)
+        if not _is_zero(low) or not x.is_floating_point():
+            return function(*args, **kwargs)
+        return self._softened(x, high, in_place=name.endswith("_") or _in_place(name, args, kwargs))
+
+    def _softened(self, x: Tensor, high: Any, in_place: bool) -> Tensor:
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            raise RefusalError(
+                "this network recomputes or moves its activations in the backward pass (activation checkpointing): its "
+                "ReLUs cannot be softened there. Switch it off, e.g. model.set_grad_checkpointing(False)."
+            )
+        self.calls += 1
+        given = x.clone() if in_place else x
+        soft = functional.softplus(given, self.beta)
+        if high is not None and not (isinstance(high, int | float) and math.isinf(high)):
+            soft = soft - functional.softplus(given - high, self.beta)
+        soft = soft.to(x.dtype)  # autocast may have computed it in another
+        return x.copy_(soft) if in_place else soft
+
+
+def _threshold(threshold: Any, value: Any, inplace: bool = False) -> Bounds:
+    return (threshold if threshold == value else None), None
+
+
+def _clamp(min: Any = None, max: Any = None, out: Any = None) -> Bounds:  # noqa: A002  # torch's own names
+    return min, max
+
+
+def _hardtanh(min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Bounds:
+    return min_val, max_val
+
+
+_BOUNDS: dict[str, Callable[..., Bounds]] = {  # of every function that can be a ReLU
+    "relu": lambda inplace=False: (0, None),
+    "relu6": lambda inplace=False: (0, 6),
+    "hardtanh": _hardtanh,
+    "threshold": _threshold,
+    "clamp": _clamp,
+    "clip": _clamp,
+    "clamp_min": _clamp,
+}
+_PLACE_OF_INPLACE = {"relu": 1, "relu6": 1, "hardtanh": 3, "threshold": 3}  # among positional arguments
+
+
+def _in_place(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    place = _PLACE_OF_INPLACE.get(name, len(args))
+    return bool(kwargs.get("inplace", args[place] if place < len(args) else False))
+
+
+def _is_zero(bound: Any) -> bool:
+    return bound is not None and (not bool(bound.any()) if isinstance(bound, Tensor) else bound == 0)
