@@ -22,6 +22,7 @@ ORDER = [
     ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
+    ["attacks"],  # as a check; they give their numbers in the same form
     ["explanation"],
     ["trust"],
     ["ledger"],
@@ -84,6 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
+    "attacks": [["result"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],
@@ -154,6 +156,11 @@ def test_imports_go_strictly_down(path):
             ranks = {file: rank for rank, files in enumerate(INSIDE[here[0]]) for file in files}
             below = ranks[there[1]] < ranks[here[1]]
             assert below or there[1] == here[1] in ("cli", "faithfulness"), f"{'.'.join(here)} must not import {name}"
+
+
+def test_attacks_are_given_the_map_function_that_they_attack():
+    names = {name for path in FILES if room_of(path)[0] == "attacks" for name in imported(path)}
+    assert not {name for name in names if name.split(".")[1] in ("methods", "explanation", "registry")}
 
 
 def test_every_room_has_its_place_in_the_order():

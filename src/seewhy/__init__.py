@@ -8,6 +8,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from seewhy import attacks as attacks
     from seewhy import target as target
     from seewhy.audit import Audit as Audit
     from seewhy.audit import audit as audit
@@ -64,7 +65,7 @@ _HOMES = {
     "compare": "trust",
 }
 
-_ROOMS = ("audit", "checks", "methods", "target")  # submodules that are public names themselves
+_ROOMS = ("attacks", "audit", "checks", "methods", "target")  # submodules that are public names themselves
 
 __all__ = [*_HOMES, *_ROOMS]
 

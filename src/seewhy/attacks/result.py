@@ -1,0 +1,183 @@
+"""What an attack gives back: what moved, what did not, and the changed network or images; and how an attack is declared."""
+
+import functools
+import inspect
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from seewhy.checks.result import Curve, Score, score
+from seewhy.intervals import proportion
+from seewhy.maps import MapFunction, Maps, why_unusable
+from seewhy.model import VisionModel
+from seewhy.similarity import rank_correlation
+from seewhy.target import Target
+
+Sign = Literal["positive", "absolute"]
+SIGNS = ("positive", "absolute")
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """A network or images changed so that the maps move and the answers stay: what moved, and what did not."""
+
+    attack: str
+    model: VisionModel  # the changed copy; of an attack on images the user's own
+    images: Tensor  # (N, C, *axes) that it is judged on; of an attack on images the changed ones
+    before: Maps  # of the user's own network and images
+    after: Maps
+    moved: tuple[Score, ...]  # of the maps
+    kept: tuple[Score, ...]  # of the answers
+    curves: tuple[Curve, ...] = ()  # over the steps, or over the strength
+    excluded: Mapping[int, str] = field(default_factory=dict)  # image whose maps cannot be compared -> why
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    forward_rows: int = 0
+    gradient_rows: int = 0
+    seconds: float = 0.0
+
+    def __getitem__(self, name: str) -> Score:
+        """The score of this name."""
+        return next(found for found in (*self.moved, *self.kept) if found.name == name)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values: all but the tensors."""
+        return {
+            "attack": self.attack,
+            "model": self.model.fingerprint(),
+            "n": len(self.images),
+            "layer": self.after.layer.name if self.after.layer else None,
+            "moved": [found.to_dict() for found in self.moved],
+            "kept": [found.to_dict() for found in self.kept],
+            "curves": [curve.to_dict() for curve in self.curves],
+            "excluded": {str(image): why for image, why in self.excluded.items()},
+            "settings": {name: _plain(value) for name, value in self.settings.items()},
+            "forward_rows": self.forward_rows,
+            "gradient_rows": self.gradient_rows,
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.attack} on {len(self.images)} images"]
+        for title, scores in (("moved", self.moved), ("kept", self.kept)):
+            for one in scores:
+                others = ", ".join(f"{name} {value}" for name, value in one.controls.items())
+                lines.append(f"  {title}: {one.name.replace('_', ' ')} {one.interval}{f'; {others}' if others else ''}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+AttackFunction = Callable[..., Attacked]
+
+
+def attack(function: AttackFunction) -> AttackFunction:
+    """Decorator: a call notes what it was asked with, the rows of both networks and its seconds; the user's stays as it is."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def run(model: VisionModel, images: Tensor, target: Target, maps: MapFunction, **keywords: Any) -> Attacked:
+        bound = signature.bind(model, images, target, maps, **keywords)
+        bound.apply_defaults()
+        used = {name: bound.arguments[name] for name in list(signature.parameters)[4:] if name != "progress"}
+        before, begun = (model.forward_rows, model.gradient_rows), time.perf_counter()
+        with torch.inference_mode(False), torch.no_grad():
+            found = function(model, images, target, maps, **keywords)
+        own = (0, 0) if found.model is model else (found.model.forward_rows, found.model.gradient_rows)
+        return replace(
+            found,
+            attack=function.__name__,
+            settings={**used, **found.settings},
+            forward_rows=model.forward_rows - before[0] + own[0],
+            gradient_rows=model.gradient_rows - before[1] + own[1],
+            seconds=time.perf_counter() - begun,
+        )
+
+    return run
+
+
+def mass_in(raw: Tensor, region: Tensor, sign: Sign = "positive") -> Tensor:
+    """Share of each map (N, *grid) that lies in a region (*axes) of the input: (N,) in [0, 1], NaN where the map has none.
+
+    sign "positive": evidence against counts as none; "absolute": as evidence for. Cells count by how much of them lies
+    in the region.
+    """
+    own = (raw.abs() if sign == "absolute" else raw.clamp_min(0)).double().flatten(1)
+    share = on_grid(region.to(raw.device), raw.shape[1:]).double().flatten()
+    return (own * share).sum(1) / own.sum(1)
+
+
+def on_grid(region: Tensor, grid: Sequence[int]) -> Tensor:
+    """How much of every cell of a grid lies in a region (*axes) of the input: (*grid) in [0, 1]."""
+    pool = {1: torch.nn.functional.adaptive_avg_pool1d, 2: torch.nn.functional.adaptive_avg_pool2d}
+    pooled = pool.get(region.ndim, torch.nn.functional.adaptive_avg_pool3d)
+    return pooled(region[None, None].float(), tuple(grid))[0, 0]  # type: ignore[operator]  # torch's own gap
+
+
+def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign = "positive") -> tuple[Score, ...]:
+    """What moved: rank correlation of the maps before and after, and their mass in a region with that of before.
+
+    A map that cannot be scored (`why_unusable`) is NaN in what it belongs to.
+    """
+    usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
+    alike = rank_correlation(before.raw.detach().cpu(), after.raw.detach().cpu())
+    scores = [score("similarity", _where(usable[0] & usable[1], alike), "neither", "rank correlation")]
+    if region is not None:
+        masses = [
+            _where(there, mass_in(maps.raw.detach(), region, sign).cpu())
+            for there, maps in zip(usable, (before, after), strict=True)
+        ]
+        chance = torch.full_like(masses[0], float(region.double().mean()))
+        controls = {"before": masses[0], "share_of_the_area": chance}
+        scores.append(score("mass_in_region", masses[1], "neither", "share of the map", controls=controls))
+    return tuple(scores)
+
+
+def agreement(
+    before: Tensor, after: Tensor, labels: Tensor | None = None, *, binary: bool = False
+) -> tuple[Score, ...]:
+    """What did not move: outputs before and after, (N, classes) each; the same top class; accuracy where there are labels.
+
+    output_change: max |after - before| over max |before| of that image.
+    """
+    change = (after - before).abs().amax(1).double() / before.abs().amax(1).double()
+    said = [top_class(table, binary=binary).cpu() for table in (before, after)]
+    scores = [
+        score("output_change", change, "neither", "share of the largest output"),
+        _share("top_1_agreement", said[0] == said[1]),
+    ]
+    if labels is not None:
+        right = [found == labels.cpu() for found in said]
+        accuracy = _share("accuracy", right[1])
+        scores.append(replace(accuracy, controls={"before": proportion(right[0].double())}))
+    return tuple(scores)
+
+
+def top_class(table: Tensor, *, binary: bool = False) -> Tensor:
+    """The class that each row of a table of logits (N, classes) gives the largest score: (N,)."""
+    return (table[:, 0] > 0).long() if binary else table.argmax(1)
+
+
+def _share(name: str, hits: Tensor) -> Score:
+    values = hits.double()
+    return replace(score(name, values, "neither", "share of the images"), interval=proportion(values))
+
+
+def _where(there: Tensor, values: Tensor) -> Tensor:
+    return torch.where(there, values.double(), torch.nan)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as a JSON value: of tensors and functions, what they are."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    if isinstance(value, Tensor):
+        return f"tensor {tuple(value.shape)}"
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items()}
+    return getattr(value, "__name__", type(value).__name__)
