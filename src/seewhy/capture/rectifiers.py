@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -115,8 +115,6 @@ def _deconvnet(given: Signals, arriving: Signals) -> Signals:
 
 # -- softplus in place of every ReLU -----------------------------------------------------------------------------------
 
-Bounds = tuple[Any, Any]  # what a call clamps to from below and from above; None: not at all
-
 
 class SoftReLUs(TorchFunctionMode):
     """While it is on, every ReLU computes softplus(x) = log(1 + exp(beta x)) / beta, and has a second derivative.
@@ -132,16 +130,15 @@ class SoftReLUs(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name = getattr(function, "__name__", "").partition(".")[0]  # "relu_", "hardtanh"; "relu.default" in a program
-        bounds_of = _BOUNDS.get(name.rstrip("_"))
-        if bounds_of is None:
+        said = getattr(function, "__name__", "").partition(".")[0]  # "relu", "relu_", "_threshold"; "relu.default"
+        name = said.strip("_")
+        if name not in _ARGUMENTS:
             return function(*args, **kwargs)
-        x, *given = (*args, *([kwargs["input"]] if "input" in kwargs else []))
-        named = {key: value for key, value in kwargs.items() if key not in ("input", "inplace")}
-        low, high = bounds_of(*given, **named)
+        given = dict(zip(_ARGUMENTS[name], args, strict=False)) | kwargs
+        x, (low, high) = given["input"], _bounds(name, given)
         if not _is_zero(low) or not x.is_floating_point():
             return function(*args, **kwargs)
-        return self._softened(x, high, in_place=name.endswith("_") or _in_place(name, args, kwargs))
+        return self._softened(x, high, in_place=said.endswith("_") or given.get("inplace", False))
 
     def _softened(self, x: Tensor, high: Any, in_place: bool) -> Tensor:
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
@@ -158,33 +155,26 @@ class SoftReLUs(TorchFunctionMode):
         return x.copy_(soft) if in_place else soft
 
 
-def _threshold(threshold: Any, value: Any, inplace: bool = False) -> Bounds:
-    return (threshold if threshold == value else None), None
-
-
-def _clamp(min: Any = None, max: Any = None, out: Any = None) -> Bounds:  # noqa: A002  # torch's own names
-    return min, max
-
-
-def _hardtanh(min_val: Any = -1.0, max_val: Any = 1.0, inplace: bool = False) -> Bounds:
-    return min_val, max_val
-
-
-_BOUNDS: dict[str, Callable[..., Bounds]] = {  # of every function that can be a ReLU
-    "relu": lambda inplace=False: (0, None),
-    "relu6": lambda inplace=False: (0, 6),
-    "hardtanh": _hardtanh,
-    "threshold": _threshold,
-    "clamp": _clamp,
-    "clip": _clamp,
-    "clamp_min": _clamp,
+_ARGUMENTS = {  # of every function that can be a ReLU
+    "relu": ("input", "inplace"),
+    "relu6": ("input", "inplace"),
+    "hardtanh": ("input", "min_val", "max_val", "inplace"),
+    "threshold": ("input", "threshold", "value", "inplace"),
+    "clamp": ("input", "min", "max"),
+    "clip": ("input", "min", "max"),
+    "clamp_min": ("input", "min"),
 }
-_PLACE_OF_INPLACE = {"relu": 1, "relu6": 1, "hardtanh": 3, "threshold": 3}  # among positional arguments
 
 
-def _in_place(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    place = _PLACE_OF_INPLACE.get(name, len(args))
-    return bool(kwargs.get("inplace", args[place] if place < len(args) else False))
+def _bounds(name: str, given: dict[str, Any]) -> tuple[Any, Any]:
+    """What a call clamps to from below and from above; None: not at all."""
+    if name in ("relu", "relu6"):
+        return 0, None if name == "relu" else 6
+    if name == "hardtanh":
+        return given.get("min_val", -1.0), given.get("max_val", 1.0)
+    if name == "threshold":
+        return given["threshold"] if given["threshold"] == given["value"] else None, None
+    return given.get("min"), given.get("max")
 
 
 def _is_zero(bound: Any) -> bool:
