@@ -1,6 +1,8 @@
 """Attacks on explanations: networks and images that are changed so that the maps move and the answers stay."""
 
+from seewhy.attacks.inputs import iterative_attack, targeted_manipulation
 from seewhy.attacks.result import Attacked
 from seewhy.attacks.weights import location_fooling
+from seewhy.softening import softened
 
-__all__ = ["Attacked", "location_fooling"]
+__all__ = ["Attacked", "iterative_attack", "location_fooling", "softened", "targeted_manipulation"]
