@@ -85,7 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["result"], ["changes"], ["weights", "inputs", "exact"]],
+    "attacks": [["result"], ["changes"], ["pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],

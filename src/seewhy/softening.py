@@ -5,11 +5,13 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from seewhy.capture import SoftReLUs
 from seewhy.errors import RefusalError, real_number
+from seewhy.maps import MapFunction, Maps
 from seewhy.model import VisionModel
+from seewhy.target import Target
 from seewhy.wrapping import with_module
 
 
@@ -25,6 +27,19 @@ def softened(model: VisionModel, beta: float) -> VisionModel:
     """
     real_number("beta", beta, at_least=0, above=True)
     return with_soft_relus(model, SoftReLUs(float(beta)))
+
+
+def beta_smoothed(maps: MapFunction, beta: float) -> MapFunction:
+    """The same maps, taken of the softened network: the defense of Dombrowski et al. 2019, section 5.
+
+    The class is that which the network itself predicts: settle the target on it first (checks and attacks do).
+    """
+    real_number("beta", beta, at_least=0, above=True)
+
+    def smoothed(model: VisionModel, images: Tensor, target: Target) -> Maps:
+        return maps(softened(model, beta), images, target)
+
+    return smoothed
 
 
 def with_soft_relus(model: VisionModel, relus: SoftReLUs) -> VisionModel:

@@ -3,6 +3,6 @@
 from seewhy.attacks.inputs import iterative_attack, targeted_manipulation
 from seewhy.attacks.result import Attacked
 from seewhy.attacks.weights import location_fooling
-from seewhy.softening import softened
+from seewhy.softening import beta_smoothed, softened
 
-__all__ = ["Attacked", "iterative_attack", "location_fooling", "softened", "targeted_manipulation"]
+__all__ = ["Attacked", "beta_smoothed", "iterative_attack", "location_fooling", "softened", "targeted_manipulation"]

@@ -1,7 +1,7 @@
 """What an attack on the pixels changed: the pictures of the maps, and the images themselves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -56,8 +56,8 @@ def compared(
 
     spearman, pearson, ssim (resized to the input) in [-1, 1]; top_k_intersection: of the `top` share of the cells the part
     that is in both, in [0, 1]; center_shift: distance of the centers of mass in pixels; mse: of the pictures divided by
-    their mean absolute value. With `toward` (N, *grid), the shares that an attack was to reach: pearson_to_target, before
-    and after.
+    their mean absolute value. With `toward` (N, *grid), the map that was asked for: pearson_to_target, and of the
+    clean map pearson_to_target_before.
     """
     a, b = (shares(maps.raw.detach().cpu().double(), picture) for maps in (before, after))
     wide = [resize(values, tuple(size)) for values in (a, b)]
@@ -71,7 +71,7 @@ def compared(
         "mse": ((a - b) * a[0].numel()).square().flatten(1).mean(1),
     }
     if toward is not None:
-        goal = toward.detach().cpu().double()
+        goal = shares(toward.detach().cpu().double(), picture)
         found |= {"pearson_to_target": correlation(b, goal), "pearson_to_target_before": correlation(a, goal)}
     usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
     return {name: torch.where(usable[0] & usable[1], values, math.nan) for name, values in found.items()}
@@ -88,12 +88,12 @@ UNITS = {
 }
 
 
-def map_scores(found: dict[str, Tensor], control: dict[str, Tensor]) -> tuple[Score, ...]:
-    """What `compared` found as scores, beside the same for images with random signs of the same size."""
+def map_scores(found: dict[str, Tensor], columns: Mapping[str, dict[str, Tensor]]) -> tuple[Score, ...]:
+    """What `compared` found as scores, each beside the same of every column: random signs, and the defenses."""
     scores = []
     for name, unit in UNITS.items():
         if name in found:
-            controls = {"random_signs": control[name]}
+            controls = {column: numbers[name] for column, numbers in columns.items()}
             if name == "pearson_to_target":
                 controls["before"] = found["pearson_to_target_before"]
             scores.append(score(name, found[name], "neither", unit, controls=controls))
@@ -116,6 +116,4 @@ def on_grids(toward: Tensor, grid: Sequence[int]) -> Tensor:
     """Target maps (N, *axes) on the maps' own grid, (N, *grid) float32: the mean over each cell."""
     if toward.shape[1:] == tuple(grid):
         return toward.float()
-    pools = {1: functional.adaptive_avg_pool1d, 2: functional.adaptive_avg_pool2d, 3: functional.adaptive_avg_pool3d}
-    pooled: Tensor = pools[len(grid)](toward[:, None].float(), tuple(grid))  # type: ignore[operator]  # torch's own gap
-    return pooled[:, 0]
+    return functional.interpolate(toward[:, None].float(), size=tuple(grid), mode="area")[:, 0]
