@@ -5,11 +5,11 @@ import torch
 
 import seewhy as sw
 from awkward_nets import ending, smooth
-from nets import MEAN, STD, images
+from nets import MEAN, STD, images, tiny_vit
 from seewhy.registry import METHODS
 
 sw.methods()
-HAVE_IT = ["gradient", "gradient_x_input", "smooth_grad"]
+HAVE_IT = ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam", "gradient", "gradient_x_input", "smooth_grad"]
 GIVEN = {"smooth_grad": {"samples": 4, "noise": 0.1}}
 each = pytest.mark.parametrize("method", HAVE_IT)
 
@@ -19,20 +19,21 @@ def mapped(net, x, method, differentiable=True, **given):
     return sw.explain(model, x, method, 1, **GIVEN.get(method, {}), differentiable=differentiable, **given)
 
 
-def weights(n=3):
-    return torch.randn(n, 32, 32, generator=torch.Generator().manual_seed(1))
+def weighted(raw):
+    """One number of a map: its cells under fixed random weights."""
+    return (raw * torch.randn(raw.shape, generator=torch.Generator().manual_seed(1))).sum()
 
 
 @each
 def test_the_second_gradient_matches_finite_differences(method):
     net, x = smooth().double(), (0.2 + 0.6 * images(3)).requires_grad_()
     e = mapped(net, x, method)
-    (slope,) = torch.autograd.grad((e.raw * weights()).sum(), x)
+    (slope,) = torch.autograd.grad(weighted(e.raw), x)
     direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
     step = 2e-3 * direction
 
     def value(at):
-        return float((mapped(net, at, method, False).raw.double() * weights()).sum())
+        return float(weighted(mapped(net, at, method, False).raw.double()))
 
     clean = x.detach()
     low, high = (extreme.view(-1, 1, 1, 1) for extreme in (clean.flatten(1).amin(1), clean.flatten(1).amax(1)))
@@ -47,12 +48,12 @@ def test_the_second_gradient_matches_finite_differences(method):
 def test_the_gradient_at_a_weight_is_autograds_own(method):
     net, x = smooth(), images(3)
     e = mapped(net, x, method)
-    (found,) = torch.autograd.grad((e.raw * weights()).sum(), net.conv1.weight)
+    (found,) = torch.autograd.grad(weighted(e.raw), net.conv1.weight)
     before, step = net.conv1.weight.detach().clone(), 1e-2 * torch.randn(net.conv1.weight.shape)
     values = []
     for sign in (1, -1):
         net.conv1.weight.data = before + sign * step
-        values.append(float((mapped(net, x, method, False).raw.double() * weights()).sum()))
+        values.append(float(weighted(mapped(net, x, method, False).raw.double())))
     assert float((found * 2 * step).sum()) == pytest.approx(values[0] - values[1], rel=0.02)
 
 
@@ -93,6 +94,15 @@ def test_it_works_without_gradients_switched_on_and_shows_and_saves_itself(metho
     assert torch.equal(sw.read_explanation(tmp_path).raw, e.raw.detach())
 
 
+@pytest.mark.parametrize("method", ["gradient", "grad_cam"])
+def test_fused_attention_has_a_second_gradient_and_the_switches_stay(method):
+    net, x = tiny_vit(), images(2).requires_grad_()
+    e = mapped(net, x, method)
+    assert torch.allclose(e.raw, mapped(net, x, method, False).raw, atol=1e-5 * float(e.raw.abs().max()))
+    assert torch.autograd.grad(e.raw.square().sum(), x)[0].abs().max() > 0
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 def test_several_targets_an_image_share_its_gradient():
     net, x = smooth(), images(2).requires_grad_()
     model = sw.wrap(net)
@@ -118,5 +128,5 @@ def test_it_goes_through_the_logits_of_a_softmax():
 
 @pytest.mark.parametrize("method", sorted(name for name in METHODS if name not in HAVE_IT))
 def test_another_method_refuses_it_and_says_which_have_it(method):
-    with pytest.raises(sw.UsageError, match=r"no parameter 'differentiable'.*gradient, gradient_x_input, smooth_grad"):
+    with pytest.raises(sw.UsageError, match=rf"no parameter 'differentiable'.*{', '.join(HAVE_IT)}"):
         sw.explain(sw.wrap(smooth()), images(1), method, differentiable=True)

@@ -85,7 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["result"], ["changes"], ["pixels"], ["weights", "inputs", "exact"]],
+    "attacks": [["region", "copies", "changes"], ["result"], ["tuning", "pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],

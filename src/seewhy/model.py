@@ -158,12 +158,7 @@ class VisionModel:
         return self.through(x, target, rows, look)[1]
 
     def input_gradients(
-        self,
-        x: Tensor,
-        target: Target,
-        rows: Tensor,
-        rule: capture.Rule | None = None,
-        differentiable: bool = False,
+        self, x: Tensor, target: Target, rows: Tensor, rule: capture.Rule | None = None, differentiable: bool = False
     ) -> tuple[Tensor, Answer]:
         """For one batch of rows: d score / d pixel (R, C, *axes), float32, and the answer of the same forward.
 
@@ -203,16 +198,23 @@ class VisionModel:
         return [layer.cells(tensor) for layer, tensor in zip(chosen, kept, strict=True)], answer
 
     def activations_and_gradients(
-        self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer], scale: float = 1
+        self,
+        x: Tensor,
+        target: Target,
+        rows: Tensor,
+        chosen: Sequence[Layer],
+        scale: float = 1,
+        differentiable: bool = False,
     ) -> tuple[list[Tensor], list[Tensor], Answer]:
         """For one batch of rows: activations and d score / d activation as (R, channels, *grid), and the answer.
 
         scale: what the layers' activations are multiplied by before the rest of the network sees them.
+        differentiable: both keep a graph to x and to the parameters that require a gradient.
         """
         sites = [layer.site for layer in chosen]
 
         def look(run: Call, score: Score) -> tuple[list[Tensor], list[Tensor | None]]:
-            return capture.activations_and_gradients(run, sites, score, scale)
+            return capture.activations_and_gradients(run, sites, score, scale, differentiable)
 
         (kept, gradients), answer = self.through(x, target, rows, look, gradient=True)
         grids = [layer.cells(tensor) for layer, tensor in zip(chosen, kept, strict=True)]

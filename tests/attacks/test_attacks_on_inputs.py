@@ -158,7 +158,7 @@ def test_the_iterative_attack_is_the_papers_algorithm(goal):
             leaf = pixels.clone().requires_grad_()
             (g,) = torch.autograd.grad(far(picture_of(net, leaf, k, lambda v: soft(v, beta))), leaf)
             pixels = (x[i] + (pixels + step_size * g.sign() - x[i]).clamp(-limit, limit)).clamp(0, 1)
-            value = float(far(picture_of(net, pixels.clone().requires_grad_(), k, functional.relu)))
+            value = float(far(picture_of(net, pixels.clone().requires_grad_(), k, functional.relu).detach()))
             if value > most and int(said_by(net, pixels[None], functional.relu).argmax()) == k:
                 best, most = pixels, value
         assert float((found.images[i].double() - best).abs().max()) < 1e-6
@@ -180,8 +180,8 @@ def test_where_curvature_is_large_the_gradient_turns_around_and_the_answer_stays
         maps,
         toward=clean * torch.tensor([1.0, -1.0]),
         picture="signed",
-        steps=200,
-        learning_rate=1e-3,
+        steps=100,
+        learning_rate=2e-3,
         top=0.5,
     )
     assert torch.equal(found.after.raw[..., 1].sign(), -clean[..., 1].sign())
@@ -199,8 +199,8 @@ def test_a_quarter_turn_takes_the_strongest_cell_away():
         sw.target.output(),
         sw.bind("gradient", differentiable=True),
         strengths=[0.1 / 255, 8 / 255],
-        steps=40,
-        step_size=0.5 / 255,
+        steps=10,
+        step_size=1 / 255,
         top=0.5,
     )
     curve = next(one for one in found.curves if one.name == "top_k_intersection")
@@ -233,12 +233,12 @@ def test_no_attack_moves_the_gradient_of_a_linear_network(attack):
 def test_maps_move_on_every_kind_of_network(make, relus):
     x = images(4)
     toward = sw.explain(wrapped(make()), x.flip(0), "gradient", channels="sum_abs").raw
-    found = attacked("targeted_manipulation", make(), x, toward=toward, steps=30)
+    found = attacked("targeted_manipulation", make(), x, toward=toward, steps=12, learning_rate=5e-3)
     nearer = found["pearson_to_target"]
     assert nearer.interval.value > nearer.controls["before"].value + 0.1
     assert found["top_1_agreement"].interval.value == 1
     assert found.settings["relus_softened"] == relus
-    away = attacked("iterative_attack", make(), x, steps=8)["top_k_intersection"]
+    away = attacked("iterative_attack", make(), x, steps=6)["top_k_intersection"]
     assert away.interval.value < away.controls["random_signs"].value - 0.1
 
 
@@ -330,12 +330,12 @@ def test_a_region_as_target_draws_mass_into_it():
     mask = torch.zeros(32, 32, dtype=torch.bool)
     mask[:8, :8] = True
     for attack, given in (
-        ("targeted_manipulation", {"steps": 30}),
-        ("iterative_attack", {"goal": "target", "steps": 8}),
+        ("targeted_manipulation", {"steps": 10, "learning_rate": 5e-3}),
+        ("iterative_attack", {"goal": "target", "steps": 6}),
     ):
         mass = attacked(attack, tiny_cnn(), images(3), toward=mask, **given)["mass_in_region"]
         assert mass.interval.value > 1.3 * mass.controls["before"].value
-        assert mass.controls["share_of_the_area"].value == pytest.approx(1 / 16)
+        assert mass.controls["by_chance"].value == pytest.approx(1 / 16)
 
 
 def test_a_map_of_another_size_is_taken_on_the_maps_own_grid():
@@ -345,9 +345,32 @@ def test_a_map_of_another_size_is_taken_on_the_maps_own_grid():
     assert torch.allclose(found[0].images, found[1].images, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("method", "given"),
+    [
+        ("gradient_x_input", {"picture": "signed"}),
+        ("smooth_grad", {"picture": "absolute"}),
+        ("grad_cam", {"picture": "positive"}),
+        ("layer_cam", {"picture": "positive"}),
+    ],
+)
+def test_every_method_whose_maps_keep_a_graph_is_attacked(method, given):
+    params = {"samples": 3} if method == "smooth_grad" else {}
+    x, maps = images(3), sw.bind(method, differentiable=True, **params)
+    top_left = (0.0, 0.0, 0.5, 0.5)
+    found = attacked(
+        "targeted_manipulation", tiny_cnn(), x, maps, toward=top_left, steps=10, learning_rate=5e-3, **given
+    )
+    nearer = found["pearson_to_target"]
+    assert nearer.interval.value > nearer.controls["before"].value + 0.05
+    assert found.after.raw.shape == found.before.raw.shape
+    away = attacked("iterative_attack", tiny_cnn(), x, maps, goal="mass_center", steps=4, strengths=[8 / 255], **given)
+    assert away["center_shift"].interval.value > 2 * away["center_shift"].controls["random_signs"].value
+
+
 def test_a_softplus_network_of_the_users_own_is_attacked_as_it_is():
     net, x = smooth(), images(2)
-    found = attacked("targeted_manipulation", net, x, steps=20)
+    found = attacked("targeted_manipulation", net, x, steps=10, learning_rate=5e-3)
     assert found.settings["relus_softened"] == 0
     assert found["pearson_to_target"].interval.value > found["pearson_to_target"].controls["before"].value + 0.1
 

@@ -3,22 +3,20 @@
 import functools
 import inspect
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from seewhy.attacks.region import Sign, mass_in
 from seewhy.checks.result import Curve, Score, score
 from seewhy.intervals import proportion
 from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
-from seewhy.target import Target
-
-Sign = Literal["positive", "absolute"]
-SIGNS = ("positive", "absolute")
+from seewhy.target import Target, Task
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ AttackFunction = Callable[..., Attacked]
 
 
 def attack(function: AttackFunction) -> AttackFunction:
-    """Decorator: a call notes what it was asked with, the rows of both networks and its seconds; the user's stays as it is."""
+    """Decorator: a call notes what it was asked with, the rows that it cost on both networks, and its seconds."""
     signature = inspect.signature(function)
 
     @functools.wraps(function)
@@ -99,24 +97,6 @@ def attack(function: AttackFunction) -> AttackFunction:
     return run
 
 
-def mass_in(raw: Tensor, region: Tensor, sign: Sign = "positive") -> Tensor:
-    """Share of each map (N, *grid) that lies in a region (*axes) of the input: (N,) in [0, 1], NaN where the map has none.
-
-    sign "positive": evidence against counts as none; "absolute": as evidence for. Cells count by how much of them lies
-    in the region.
-    """
-    own = (raw.abs() if sign == "absolute" else raw.clamp_min(0)).double().flatten(1)
-    share = on_grid(region.to(raw.device), raw.shape[1:]).double().flatten()
-    return (own * share).sum(1) / own.sum(1)
-
-
-def on_grid(region: Tensor, grid: Sequence[int]) -> Tensor:
-    """How much of every cell of a grid lies in a region (*axes) of the input: (*grid) in [0, 1]."""
-    pool = {1: torch.nn.functional.adaptive_avg_pool1d, 2: torch.nn.functional.adaptive_avg_pool2d}
-    pooled = pool.get(region.ndim, torch.nn.functional.adaptive_avg_pool3d)
-    return pooled(region[None, None].float(), tuple(grid))[0, 0]  # type: ignore[operator]  # torch's own gap
-
-
 def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign = "positive") -> tuple[Score, ...]:
     """What moved: rank correlation of the maps before and after, and their mass in a region with that of before.
 
@@ -124,41 +104,50 @@ def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign
     """
     usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
     alike = rank_correlation(before.raw.detach().cpu(), after.raw.detach().cpu())
-    scores = [score("similarity", _where(usable[0] & usable[1], alike), "neither", "rank correlation")]
-    if region is not None:
-        masses = [
-            _where(there, mass_in(maps.raw.detach(), region, sign).cpu())
-            for there, maps in zip(usable, (before, after), strict=True)
-        ]
-        chance = torch.full_like(masses[0], float(region.double().mean()))
-        controls = {"before": masses[0], "share_of_the_area": chance}
-        scores.append(score("mass_in_region", masses[1], "neither", "share of the map", controls=controls))
-    return tuple(scores)
+    similarity = score("similarity", _where(usable[0] & usable[1], alike), "neither", "rank correlation")
+    if region is None:
+        return (similarity,)
+    was, now = (mass_in(maps.raw.detach(), region, sign) for maps in (before, after))
+    area = float(region.double().mean())
+    return similarity, compared("mass_in_region", "share of the map", before, after, was, now, area)
 
 
-def agreement(
-    before: Tensor, after: Tensor, labels: Tensor | None = None, *, binary: bool = False
-) -> tuple[Score, ...]:
+def compared(
+    name: str, unit: str, before: Maps, after: Maps, was: Tensor, now: Tensor, chance: float | None = None
+) -> Score:
+    """A number of each map after, (N,), beside the same of before and what it is by chance; NaN for an unusable map."""
+    usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
+    controls = {"before": _where(usable[0], was.cpu())}
+    if chance is not None:
+        controls["by_chance"] = torch.full((len(was),), chance, dtype=torch.float64)
+    return score(name, _where(usable[1], now.cpu()), "neither", unit, controls=controls)
+
+
+def agreement(before: Tensor, after: Tensor, task: Task, labels: Tensor | None = None) -> tuple[Score, ...]:
     """What did not move: outputs before and after, (N, classes) each; the same top class; accuracy where there are labels.
 
-    output_change: max |after - before| over max |before| of that image.
+    output_change: max |after - before| over max |before| of that image. Where outputs are no classes, it is all.
     """
     change = (after - before).abs().amax(1).double() / before.abs().amax(1).double()
-    said = [top_class(table, binary=binary).cpu() for table in (before, after)]
-    scores = [
-        score("output_change", change, "neither", "share of the largest output"),
-        _share("top_1_agreement", said[0] == said[1]),
-    ]
+    found = [score("output_change", change, "neither", "share of the largest output")]
+    if not is_classes(task):
+        return tuple(found)
+    said = [top_class(table, task).cpu() for table in (before, after)]
+    found.append(_share("top_1_agreement", said[0] == said[1]))
     if labels is not None:
-        right = [found == labels.cpu() for found in said]
-        accuracy = _share("accuracy", right[1])
-        scores.append(replace(accuracy, controls={"before": proportion(right[0].double())}))
-    return tuple(scores)
+        right = [top == labels.cpu() for top in said]
+        found.append(replace(_share("accuracy", right[1]), controls={"before": proportion(right[0].double())}))
+    return tuple(found)
 
 
-def top_class(table: Tensor, *, binary: bool = False) -> Tensor:
+def is_classes(task: Task) -> bool:
+    """Whether a table of outputs holds a score a class, so that one of them is the top one."""
+    return task in ("multiclass", "multilabel", "binary")
+
+
+def top_class(table: Tensor, task: Task) -> Tensor:
     """The class that each row of a table of logits (N, classes) gives the largest score: (N,)."""
-    return (table[:, 0] > 0).long() if binary else table.argmax(1)
+    return (table[:, 0] > 0).long() if task == "binary" else table.argmax(1)
 
 
 def _share(name: str, hits: Tensor) -> Score:

@@ -72,17 +72,20 @@ class Site:
 
 
 def activations_and_gradients(
-    call: Call, sites: Sequence[Site], score: Score, scale: float = 1
+    call: Call, sites: Sequence[Site], score: Score, scale: float = 1, differentiable: bool = False
 ) -> tuple[list[Tensor], list[Tensor | None]]:
     """Activations A at some sites, and d score / d A (None where none arrives).
 
     One forward and one partial backward: the part of the network before the first site runs without a graph. A is the
     layer's own output; later code receives a copy, so an in-place operation after the layer cannot alter it.
     scale: what each A is multiplied by on its way, to see the gradient at other activations than the network's own.
+    differentiable: both keep a graph, down to the parameters that require a gradient and to the input where it does.
     RefusalError where a site is not reached in the forward, or returns no tensor.
     """
     captured: list[Tensor | None] = [None] * len(sites)
-    with torch.no_grad(), ExitStack() as hooks:
+    with torch.set_grad_enabled(differentiable), ExitStack() as hooks:
+        if differentiable:  # fused attention has no second derivative
+            hooks.enter_context(sdpa_kernel(SDPBackend.MATH))
         for slot, site in enumerate(sites):
             hooks.callback(site.module.register_forward_hook(start_graph(captured, slot, site, scale)).remove)
         output = call()
@@ -93,10 +96,10 @@ def activations_and_gradients(
         if tensor is None:
             raise RefusalError(f"layer {site.name!r} was not reached in the forward pass.")
     activations = [tensor for tensor in captured if tensor is not None]
+    given = activations if differentiable else [a.detach() for a in activations]
     if not total.requires_grad:
-        return [a.detach() for a in activations], [None] * len(activations)
-    gradients = torch.autograd.grad(total, activations, allow_unused=True)
-    return [a.detach() for a in activations], list(gradients)
+        return given, [None] * len(activations)
+    return given, list(torch.autograd.grad(total, activations, allow_unused=True, create_graph=differentiable))
 
 
 def start_graph(captured: list[Tensor | None], slot: int, site: Site, scale: float = 1) -> Callable[..., Any]:

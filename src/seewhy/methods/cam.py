@@ -91,14 +91,18 @@ def _check_linear(layer: Layer, gradients: Tensor, again: Tensor) -> None:
     not_for="detail finer than a cell of the layer; several objects of a class (Chattopadhyay 2018)",
     randomization="passes where what is randomized lies at or above its layer (Adebayo 2018)",
 )
-def grad_cam(model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None) -> Maps:
+def grad_cam(
+    model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None, differentiable: bool = False
+) -> Maps:
     """Which cells of a layer speak for the class: activations weighted by their mean gradient.
 
     alpha_k = 1/Z sum_ij dS/dA_ij^k; M = sum_k alpha_k A^k, (N, *grid) at the layer's own grid, in score units. The paper
     takes ReLU(M); we keep M signed (pictures draw the positive part, status `all_negative` says when there is none).
     layer: a name or a module; None takes the model's default layer. Evidence: gradient_norm at the layer.
+    differentiable: the map keeps a graph, to images that require a gradient and to such parameters, for attacks and for
+    training on maps.
     """
-    return _driven(model, images, target, layer, grad_cam_map)
+    return _driven(model, images, target, layer, grad_cam_map, differentiable=differentiable)
 
 
 def grad_cam_map(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -119,7 +123,13 @@ def grad_cam_map(activations: Tensor, gradients: Tensor) -> Tensor:
     randomization="not reported",
 )
 def grad_cam_pp(
-    model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None, variant: Variant = "code"
+    model: VisionModel,
+    images: Tensor,
+    target: Target,
+    *,
+    layer: LayerChoice = None,
+    variant: Variant = "code",
+    differentiable: bool = False,
 ) -> Maps:
     """Grad-CAM with a weight for each cell before the gradients are averaged, and positive gradients only.
 
@@ -131,9 +141,11 @@ def grad_cam_pp(
     The formula has a pole at g sum A = -2, out of reach after a ReLU; where a channel's sum is negative we drop that
     term (alpha = 1/2), and say so in a note. alpha is derived for a head that is piecewise linear above the layer.
     Evidence: gradient_norm; smallest_sum, min_k sum A / sum |A|: 1 after a ReLU. UsageError for an unknown variant.
+    differentiable: as in grad_cam.
     """
     known_name("variant", variant, VARIANTS)
-    maps = _driven(model, images, target, layer, partial(_grad_cam_pp, variant=variant), _smallest_sum)
+    combine = partial(_grad_cam_pp, variant=variant)
+    maps = _driven(model, images, target, layer, combine, _smallest_sum, differentiable)
     if bool((maps.evidence["smallest_sum"] < 0).any()):
         maps = replace(maps, notes=("a channel of the layer has a negative sum, where alpha is taken as 1/2",))
     return maps
@@ -200,7 +212,9 @@ def _smallest_size(_layer: Layer, activations: Tensor, _gradients: Tensor) -> di
     not_for="outlines of whole objects: Grad-CAM's maps are larger and smoother (Draelos 2020)",
     randomization="not reported",
 )
-def hires_cam(model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None) -> Maps:
+def hires_cam(
+    model: VisionModel, images: Tensor, target: Target, *, layer: LayerChoice = None, differentiable: bool = False
+) -> Maps:
     """Gradient times activation at a layer, cell by cell: no average spreads a gradient to cells that lack it.
 
     M = sum_k g^k A^k, g = dS/dA, (N, *grid) at the layer's own grid, in score units, signed (the paper takes ReLU(M)).
@@ -208,8 +222,9 @@ def hires_cam(model: VisionModel, images: Tensor, target: Target, *, layer: Laye
     is the same in all cells it is Grad-CAM. Evidence: gradient_norm; uncanceled, max |M| / max sum_k |g^k A^k|.
     RefusalError where that is below 1e-3: a normalization of each cell follows (the last blocks of a ViT with a class
     token). The score does not depend on a cell's length there, so g . A is exactly 0 and what is left is rounding.
+    differentiable: as in grad_cam.
     """
-    return _driven(model, images, target, layer, hires_cam_map, _uncanceled)
+    return _driven(model, images, target, layer, hires_cam_map, _uncanceled, differentiable)
 
 
 def hires_cam_map(activations: Tensor, gradients: Tensor) -> Tensor:
@@ -236,18 +251,21 @@ def _driven(
     layer: LayerChoice,
     combine: Combine,
     measure: Measure = lambda *_: {},
+    differentiable: bool = False,
 ) -> Maps:
     """One forward and one partial backward per image; the predicted class is settled in the same forward."""
     shape = tuple(images.shape[1:])
     chosen = model.find_layer(layer, shape, target)
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
-        (activations,), (gradients,), answer = model.activations_and_gradients(images[part], question, rows, [chosen])
+        (activations,), (gradients,), answer = model.activations_and_gradients(
+            images[part], question, rows, [chosen], differentiable=differentiable
+        )
         raw, evidence = combine(activations, gradients), {"gradient_norm": norm(gradients)}
         evidence |= measure(chosen, activations, gradients)
         return Maps(raw, answer.target, answer.values, table(answer.outputs), evidence, chosen)
 
-    return by_groups(model, images, target, run)
+    return by_groups(model, images, target, run, differentiable)
 
 
 def weighted(weights: Tensor, activations: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ def layer_cam(
     layer: LayerChoice = None,
     fusion: Fusion = "paper",
     gamma: float = 2,
+    differentiable: bool = False,
 ) -> Maps:
     """Activations weighted in each cell by the positive part of their own gradient; of one layer or several fused.
 
@@ -50,7 +51,7 @@ def layer_cam(
     [0, 1], no unit. fusion says which M' are first scaled to tanh(gamma M'): `paper` those of shallow layers (grid at
     least 4 times finer than the last layer's, by which VGG16 gets the paper's first three stages), `all` as torchcam
     does, `none` as in the authors' code. Evidence: gradient_norm over all layers. UsageError for an unknown fusion,
-    gamma <= 0.
+    gamma <= 0. differentiable: as in grad_cam.
     """
     known_name("fusion", fusion, FUSIONS)
     real_number("gamma", gamma, at_least=0, above=True)
@@ -60,7 +61,9 @@ def layer_cam(
     notes = (f"fused from layers {names}",) if len(chosen) > 1 else ()
 
     def run(part: slice, question: Target, rows: Tensor) -> Maps:
-        activations, gradients, answer = model.activations_and_gradients(images[part], question, rows, chosen)
+        activations, gradients, answer = model.activations_and_gradients(
+            images[part], question, rows, chosen, differentiable=differentiable
+        )
         alone = [hires_cam_map(a, g.clamp_min(0)) for a, g in zip(activations, gradients, strict=True)]
         raw = alone[0] if len(alone) == 1 else _fused(alone, _grid(finest), fusion, gamma)
         slope = norm(torch.cat([g.flatten(1) for g in gradients], 1))
@@ -68,7 +71,7 @@ def layer_cam(
             raw, answer.target, answer.values, table(answer.outputs), {"gradient_norm": slope}, finest, notes=notes
         )
 
-    return by_groups(model, images, target, run)
+    return by_groups(model, images, target, run, differentiable)
 
 
 def _grid(layer: Layer) -> torch.Size:
