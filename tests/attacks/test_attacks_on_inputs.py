@@ -338,6 +338,13 @@ def test_a_region_as_target_draws_mass_into_it():
         assert mass.controls["by_chance"].value == pytest.approx(1 / 16)
 
 
+def test_what_a_picture_file_keeps_is_a_column():
+    model, x = wrapped(tiny_cnn()), (255 * images(2)).round() / 255
+    tiny = {**ATTACKS["targeted_manipulation"], "steps": 2, "learning_rate": 1e-4}
+    found = sw.attacks.targeted_manipulation(model, x, PREDICTED, GRADIENT, **tiny)
+    assert found["spearman"].interval.value < 1 == pytest.approx(found["spearman"].controls["as_8_bits"].value)
+
+
 def test_a_map_of_another_size_is_taken_on_the_maps_own_grid():
     x, toward = images(2), torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
     small_one = functional.avg_pool2d(toward, 2)

@@ -73,7 +73,7 @@ def targeted_manipulation(
     (map_weight by (cells / 224^2)^2, output_weight by classes / 1000). maps: bound with differentiable=True. defenses:
     other map functions, e.g. smooth_grad or beta_smoothed(maps, 10), under which the same images are judged, a column each.
     The control changes each pixel by the image's own largest change with a random sign, `draws` times; where that changes
-    the prediction it is left out.
+    the prediction it is left out. as_8_bits: the same images as a picture file of 8 bits keeps them.
     Source: Dombrowski et al. 2019, arXiv:1906.07983, section 3 and code; which clamps image 0 of a batch only, and takes
     |.| before the sum over channels: sw.bind("gradient", channels="sum_abs"). UsageError for what cannot be meant, maps
     without a graph, or a network without a table of scores; RefusalError for unknown pixel bounds or scripted code.

@@ -43,7 +43,7 @@ class Judging:
         whole_number("seed", self.seed, at_least=0)
         real_number("top", self.top, at_least=0, above=True, at_most=1)
         known_name("picture", self.picture, PICTURES)
-        taken = [name for name in ("random_signs", "before") if name in self.defenses]
+        taken = [name for name in ("random_signs", "as_8_bits", "before") if name in self.defenses]
         if taken:
             raise UsageError(f"a defense cannot be named {taken[0]!r}: that column is there already.")
 
@@ -184,7 +184,9 @@ def result(asked: Asked, images: Tensor, signs: Numbers, by: Judging) -> Attacke
         *agreement(asked.table, after.outputs, model.task, by.labels),
         score("probability_change", change.abs().flatten(1).amax(1), "neither", "largest change of an output"),
     )
-    columns = {"random_signs": signs, **{name: _under(asked, images, maps, by) for name, maps in by.defenses.items()}}
+    rounded = (255 * images).round() / 255  # what a picture file keeps
+    columns = {"random_signs": signs, "as_8_bits": asked.compared(rounded, by)}
+    columns |= {name: _under(asked, images, maps, by) for name, maps in by.defenses.items()}
     sign: Sign = "positive" if by.picture == "positive" else "absolute"
     moved = (
         *movement(asked.before, after, by.region, sign),
