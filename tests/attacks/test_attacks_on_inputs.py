@@ -326,6 +326,14 @@ def test_the_same_call_gives_the_same_and_counts_its_rows(attack):
     assert record["settings"]["steps"] == ATTACKS[attack]["steps"]
 
 
+@both
+def test_the_rows_are_forecast(attack):
+    found, settings = attacked(attack, tiny_cnn(), images(3)), ATTACKS[attack]
+    strengths = len(settings.get("strengths", []))
+    expected = sw.attacks.forecast_input_rows(attack, 3, settings["steps"], (0, 1), strengths, settings["draws"])
+    assert (found.forward_rows, found.gradient_rows) == expected
+
+
 def test_a_region_as_target_draws_mass_into_it():
     mask = torch.zeros(32, 32, dtype=torch.bool)
     mask[:8, :8] = True

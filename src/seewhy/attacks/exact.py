@@ -23,7 +23,7 @@ from seewhy.target import Target
 
 POINTS = (0.0, 0.25, 0.5, 1.0)  # of the strength, for the curves
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5}  # most that an output may change, over the largest output
-SAME = 1e-4  # over the largest output: another order of summation is far below, another head far above
+SAME = 1e-4  # over the sum of |terms|: another order of summation is far below, another head far above
 NULL = 1e-12  # over the largest singular value: what is below is rounding
 SOMETHING = 1e-6  # share of the region that has to be left beside what the images span
 
@@ -170,8 +170,8 @@ def _judged(
         change = float(((table - subject.table).abs().amax(1) / subject.table.abs().amax(1)).max())
         if not change <= rounding:
             raise RefusalError(
-                f"an output changes by {change:.1g} of the largest, not by rounding (below {rounding:g}): this network does not "
-                "keep its answers under the construction, or the strength drowns them. Use another attack, or a smaller "
+                f"an output changes by {change:.1g} of the largest, more than by rounding ({rounding:g}): this network does "
+                "not keep its answers under the construction, or the strength drowns them. Use another attack, or a smaller "
                 f"strength than {subject.strength:g}."
             )
         points.append((after, table))
@@ -211,13 +211,14 @@ def _head(model: VisionModel, image: Tensor, target: Target) -> tuple[capture.Si
         linears = [s for s, shape in sites if isinstance(s.module, nn.Linear) and shape == tuple(table.shape)]
         grids = [s for s, shape in sites if len(shape) == image.ndim and max(shape[2:]) > 1 and "#" not in s.name]
         seen = dict(zip([*linears, *grids], capture.outputs_at(run, [*linears, *grids]), strict=True))
-    bound = SAME * float(table.abs().max())
     for linear in reversed(linears):
         reader: Any = linear.module
         for grid in reversed(grids):
             if seen[grid].shape[1] == reader.in_features and "#" not in linear.name:
-                said = functional.linear(seen[grid].flatten(2).mean(2), reader.weight, reader.bias)
-                if float((said - table).abs().max()) <= bound:
+                mean = seen[grid].flatten(2).mean(2)
+                terms = functional.linear(mean.abs(), reader.weight.abs())  # a logit near 0 is a sum of large ones
+                said = functional.linear(mean, reader.weight, reader.bias)
+                if bool(((said - table).abs() <= SAME * terms).all()):
                     return grid, linear
     raise RefusalError(
         f"no grid of this network is averaged over its cells and then read by one linear layer, whose outputs are the logits "

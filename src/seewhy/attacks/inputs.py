@@ -161,6 +161,32 @@ def iterative_attack(
         return replace(result(given, best[-1], signs[-1], by), curves=curves)
 
 
+ATTACKS: dict[str, Callable[..., Attacked]] = {
+    "targeted_manipulation": targeted_manipulation,
+    "iterative_attack": iterative_attack,
+}
+
+
+def forecast_input_rows(
+    attack: str,
+    n: int,
+    steps: int,
+    rows_of_a_map: tuple[int, int] = (0, 1),
+    strengths: int = len(STRENGTHS),
+    draws: int = 5,
+) -> tuple[int, int]:
+    """(forward, gradient) rows of an attack on the pixels of n images, without defenses; rows_of_a_map: of the method.
+
+    A row of a step has a derivative of its own, and takes longer.
+    """
+    known_name("attack", attack, ATTACKS)
+    if attack == "targeted_manipulation":
+        maps = n * (1 + steps + POINTS + 1 + draws + 2) + 1
+        return maps * rows_of_a_map[0], maps * rows_of_a_map[1] + n * steps
+    maps = n * (1 + strengths * (2 * steps + draws + 1) + 1 + 2) + 1
+    return maps * rows_of_a_map[0], maps * rows_of_a_map[1]
+
+
 # -- Dombrowski: descend toward a map ------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ def region_mask(region: Region, axes: Sequence[int]) -> Tensor:
         mask = torch.ones(tuple(axes), dtype=torch.float32)
         mask[tuple(slice(max(1, side // FRAME), side - max(1, side // FRAME)) for side in axes)] = 0
     else:
-        mask = _box(region, axes)
+        mask = _box(region, axes).float()
     low, high, share = float(mask.min()), float(mask.max()), float(mask.mean())
     if low < 0 or high > 1 or not 0 < share < 1:
         raise UsageError(

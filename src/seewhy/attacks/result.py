@@ -7,16 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from seewhy.attacks.region import Sign, mass_in
 from seewhy.checks.result import Curve, Score, score
+from seewhy.draw import Picture, overlay
+from seewhy.errors import UsageError
 from seewhy.intervals import proportion
 from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
-from seewhy.target import Target, Task
+from seewhy.target import Task, resolve
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,15 @@ class Attacked:
             "seconds": self.seconds,
         }
 
+    def picture(self, i: int, picture: Picture = "positive") -> Image.Image:
+        """What the model is shown of image i, and over it the map before and after the attack, side by side."""
+        shown = np.rint(255 * self.images[i].detach().cpu().clamp(0, 1).numpy()).astype(np.uint8).transpose(1, 2, 0)
+        shown = shown[..., :3] if shown.shape[-1] >= 3 else shown[..., :1].repeat(3, -1)
+        maps = [found.raw[i].detach().cpu().float().numpy() for found in (self.before, self.after)]
+        gap = np.full((len(shown), max(4, len(shown) // 50), 3), 255, np.uint8)
+        before, after = (overlay(shown, raw, picture) for raw in maps)
+        return Image.fromarray(np.concatenate([shown, gap, before, gap, after], 1))
+
     def __str__(self) -> str:
         lines = [f"{self.attack} on {len(self.images)} images"]
         for title, scores in (("moved", self.moved), ("kept", self.kept)):
@@ -73,17 +86,23 @@ AttackFunction = Callable[..., Attacked]
 
 
 def attack(function: AttackFunction) -> AttackFunction:
-    """Decorator: a call notes what it was asked with, the rows that it cost on both networks, and its seconds."""
+    """Decorator: a call notes what it was asked with, the rows that it cost on both networks, and its seconds.
+
+    target: what `sw.explain` takes, too. UsageError, before any work, for one that the network has no answer to.
+    """
     signature = inspect.signature(function)
 
     @functools.wraps(function)
-    def run(model: VisionModel, images: Tensor, target: Target, maps: MapFunction, **keywords: Any) -> Attacked:
-        bound = signature.bind(model, images, target, maps, **keywords)
+    def run(model: VisionModel, images: Tensor, target: Any, maps: MapFunction, **keywords: Any) -> Attacked:
+        check_images(images)
+        question = resolve(target, model.labels, model.task)
+        question.check(len(images), model.output_shape(tuple(images.shape[1:])), model.labels)
+        bound = signature.bind(model, images, question, maps, **keywords)
         bound.apply_defaults()
         used = {name: bound.arguments[name] for name in list(signature.parameters)[4:] if name != "progress"}
         before, begun = (model.forward_rows, model.gradient_rows), time.perf_counter()
         with torch.inference_mode(False), torch.no_grad():
-            found = function(model, images, target, maps, **keywords)
+            found = function(model, images, question, maps, **keywords)
         own = (0, 0) if found.model is model else (found.model.forward_rows, found.model.gradient_rows)
         return replace(
             found,
@@ -95,6 +114,13 @@ def attack(function: AttackFunction) -> AttackFunction:
         )
 
     return run
+
+
+def check_images(images: Any) -> None:
+    """UsageError for anything but a float tensor (N, C, *axes)."""
+    if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim < 3 or not len(images):
+        shown = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, Tensor) else type(images).__name__
+        raise UsageError(f"images are a float tensor (N, C, *axes) in [0, 1]; got {shown}.")
 
 
 def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign = "positive") -> tuple[Score, ...]:

@@ -177,7 +177,7 @@ def _descend(watched: "_Watched", parameters: Sequence[nn.Parameter], tuning: Tu
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     how = {"momentum": 0.9} if tuning.optimizer == "sgd" else {}
     optimizer = kinds[tuning.optimizer](parameters, tuning.learning_rate, **how)
-    points = {round(k * tuning.steps / POINTS) for k in range(POINTS + 1)}
+    points = _points(tuning.steps)
     for step in range(tuning.steps + 1):
         if step in points:
             watched.look(step)
@@ -192,6 +192,26 @@ def _descend(watched: "_Watched", parameters: Sequence[nn.Parameter], tuning: Tu
         optimizer.step()
         if tuning.progress is not None:
             tuning.progress("tuning", step + 1, tuning.steps)
+
+
+def _points(steps: int) -> set[int]:
+    """The steps at which a curve has its points, the first and the last one included."""
+    return {round(k * steps / POINTS) for k in range(POINTS + 1)}
+
+
+def forecast_rows(
+    n: int, tune_on: int | None, steps: int, batch: int, rows_of_a_map: tuple[int, int] = (0, 1), questions: int = 1
+) -> tuple[int, int]:
+    """(forward, gradient) rows of an attack on n images at most; what frozen modules return is not computed again.
+
+    rows_of_a_map: of the method, per image. questions: 2 for active_fooling, whose maps are of two classes.
+    """
+    tuned = n // 2 if tune_on is None else tune_on
+    sizes = [min(batch, tuned - start) for start in range(0, tuned, batch)]
+    in_steps = sum(sizes[step % len(sizes)] for step in range(steps))
+    seen = (n - tuned) * len(_points(steps))
+    asked = 1 + questions * (n + in_steps + seen)
+    return n + seen + asked * rows_of_a_map[0], in_steps + asked * rows_of_a_map[1]
 
 
 class _Watched:

@@ -10,6 +10,8 @@ tuning without the attack; `train_from`, the module from which on weights are tu
 it return is computed once; a step is one batch; `progress(what, done, total)` is told of every step.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from seewhy.errors import UsageError, known_name
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
-from seewhy.target import Target
+from seewhy.target import Target, resolve
 
 TOP = 0.1  # share of the cells that top-k fooling empties, as in the paper
 
@@ -157,7 +159,7 @@ def active_fooling(
     target: Target,
     maps: MapFunction,
     *,
-    other: Target,
+    other: Any,
     sign: Sign = "positive",
     strength: float = 1.0,
     labels: Tensor | None = None,
@@ -180,7 +182,7 @@ def active_fooling(
     known_name("sign", sign, ("positive", "absolute"))
     tuning = Tuning(strength, labels, train_from, tune_on, steps, learning_rate, optimizer, batch, seed, progress)
     before = settled(model, images, target, maps, tuning)
-    second = without_graph(maps, model, images, other)
+    second = without_graph(maps, model, images, resolve(other, model.labels, model.task))
     if bool((before.values == second.values).all()):
         raise UsageError("active fooling exchanges the maps of two classes; `other` asks what `target` asks.")
     first_h, second_h = (_scaled(found.raw, sign) for found in (before, second))
@@ -215,3 +217,6 @@ def _center(raw: Tensor, sign: Sign) -> Tensor:
     total = weight.flatten(1).sum(1).clamp_min(torch.finfo(own.dtype).tiny)
     places = torch.meshgrid([torch.linspace(0, 1, side, device=raw.device) for side in raw.shape[1:]], indexing="ij")
     return torch.stack([(weight * place).flatten(1).sum(1) / total for place in places], 1)
+
+
+ATTACKS = {f.__name__: f for f in (location_fooling, top_k_fooling, center_mass_fooling, active_fooling)}
