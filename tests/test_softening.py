@@ -148,6 +148,16 @@ def test_its_gradient_has_a_gradient_where_the_relu_network_has_none():
     assert sizes[1] > 0
 
 
+def test_the_gradient_through_a_relu_in_place_is_that_through_another():
+    found = []
+    for inplace in (True, False):
+        model = softened(wrap(tiny_inplace(inplace), mean=MEAN, std=STD, batch_size=2), 10.0)
+        leaf = images(2).requires_grad_()
+        e = sw.explain(model, leaf, "gradient", 1, differentiable=True)
+        found += [torch.autograd.grad(e.raw.square().sum(), leaf)[0]]
+    assert torch.allclose(*found, atol=1e-6 * float(found[0].abs().max()))
+
+
 def test_layers_keep_their_names_and_cams_work():
     model, x = wrap(tiny_cnn(), mean=MEAN, std=STD, size=32, batch_size=2), images(2)
     smooth = softened(model, 1000.0)
@@ -189,6 +199,7 @@ def test_beta_may_change_between_two_forwards_and_the_relus_of_one_are_counted()
     assert relus.calls == 3
     relus.beta = 5.0
     assert torch.equal(smooth.forward(x), softened(model, 5.0).forward(x))
+    assert relus.calls == 3
 
 
 def test_a_network_without_a_relu_stays_what_it_is():
