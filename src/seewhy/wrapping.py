@@ -144,5 +144,4 @@ def with_module(model: VisionModel, module: nn.Module) -> VisionModel:
     twin.module = module
     twin.network = Network(module, model.mean, model.std, model.task, model.precision)
     twin.forward_rows = twin.gradient_rows = 0
-    twin._fingerprint = None
     return twin
