@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import seewhy as sw
-from nets import MEAN, STD, images, tiny_cnn
+from nets import MEAN, STD, images, seeded, tiny_cnn
 from seewhy.attacks import on_manifold, two_channels
 from seewhy.attacks.copies import logits
 from seewhy.attacks.region import mass_in, on_grid, region_mask
@@ -58,10 +58,14 @@ def test_the_curves_run_over_the_strength():
     assert mass.points[-1] == found["mass_in_region"].interval
 
 
-def test_two_channels_work_behind_a_container_and_with_one_logit():
+@seeded
+def boxed():
     body = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1), nn.ReLU(inplace=True))
-    net = nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 1)).eval()
-    found = two_channels(wrapped(net, task="binary"), images(4), 1, GRAD_CAM, region=CORNER)
+    return nn.Sequential(body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 1))
+
+
+def test_two_channels_work_behind_a_container_and_with_one_logit():
+    found = two_channels(wrapped(boxed(), task="binary"), images(4), 1, GRAD_CAM, region=CORNER)
     assert found.settings["layer"] == "0"
     assert found["mass_in_region"].interval.value == 1
 

@@ -149,7 +149,8 @@ def test_the_loss_keeps_the_answers_as_it_says(labeled):
         assert all(torch.equal(a, b) for a, b in zip(found.model.module.parameters(), net.parameters(), strict=True))
         return
     optimizer = torch.optim.SGD(net.parameters(), 0.02, momentum=0.9)
-    for _ in range(2):
+    for rate in (0.02, 0.01):  # half a cosine
+        optimizer.param_groups[0]["lr"] = rate
         _, logits = maps_by_hand(net, x[:4], labels[:4])
         optimizer.zero_grad()
         functional.cross_entropy(logits, labels[:4]).backward()
@@ -169,7 +170,8 @@ def test_the_distance_is_the_squared_change_over_the_variance_of_the_logits():
     net, x, ones = tiny_cnn(), images(8), torch.ones(4, dtype=torch.long)
     table = maps_by_hand(net, x, torch.zeros(8, dtype=torch.long))[1].detach()
     optimizer = torch.optim.SGD(net.parameters(), rate, momentum=0.9)
-    for _ in range(2):
+    for share in (1, 0.5):  # half a cosine
+        optimizer.param_groups[0]["lr"] = share * rate
         wanted = loss_by_hand("location", net, x[:4], ones, None, None)
         logits = maps_by_hand(net, x[:4], ones)[1]
         loss = ((logits - table[:4]) ** 2).mean() / table.var(correction=0) + strength * wanted

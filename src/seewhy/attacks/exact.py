@@ -216,7 +216,10 @@ def _head(model: VisionModel, image: Tensor, target: Target) -> tuple[capture.Si
         for grid in reversed(grids):
             if seen[grid].shape[1] == reader.in_features and "#" not in linear.name:
                 mean = seen[grid].flatten(2).mean(2)
-                terms = functional.linear(mean.abs(), reader.weight.abs())  # a logit near 0 is a sum of large ones
+                bias = None if reader.bias is None else reader.bias.abs()
+                terms = functional.linear(
+                    mean.abs(), reader.weight.abs(), bias
+                )  # a logit near 0 is a sum of large ones
                 said = functional.linear(mean, reader.weight, reader.bias)
                 if bool(((said - table).abs() <= SAME * terms).all()):
                     return grid, linear

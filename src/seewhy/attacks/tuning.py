@@ -51,10 +51,6 @@ class Tuning:
     seed: int
     progress: Progress | None
 
-    def first_unseen(self, n: int) -> int:
-        """How many of n images are tuned on: the first ones."""
-        return n // 2 if self.tune_on is None else self.tune_on
-
     def check(self, n: int) -> None:
         """UsageError, before any work, for what cannot be meant with n images."""
         real_number("strength", self.strength, at_least=0)
@@ -62,17 +58,23 @@ class Tuning:
         known_name("optimizer", self.optimizer, get_args(Optimizer))
         for name, value in (("steps", self.steps), ("batch", self.batch)):
             whole_number(name, value, at_least=1)
-        if self.tune_on is not None:
-            whole_number("tune_on", self.tune_on, at_least=1)
-        if n < 2 or (self.tune_on or 1) >= n:
-            raise UsageError(
-                f"an attack tunes on some images and is judged on the others: {n} image(s), of which "
-                f"{self.tune_on or 'half'} to tune on, leave none. Give more images, or a smaller tune_on."
-            )
+        tuned_images(n, self.tune_on)
         if self.labels is not None and (self.labels.is_floating_point() or self.labels.shape != (n,)):
             raise UsageError(
                 f"labels are {n} whole numbers, one per image; got {self.labels.dtype} {tuple(self.labels.shape)}."
             )
+
+
+def tuned_images(n: int, tune_on: int | None) -> int:
+    """How many of n images are tuned on, the first ones: half where nothing is said; UsageError where none is left."""
+    if tune_on is not None:
+        whole_number("tune_on", tune_on, at_least=1)
+    if n < 2 or (tune_on or 1) >= n:
+        raise UsageError(
+            f"an attack tunes on some images and is judged on the others: {n} image(s), of which {tune_on or 'half'} to tune "
+            "on, leave none. Give more images, or a smaller tune_on."
+        )
+    return n // 2 if tune_on is None else tune_on
 
 
 def settled(model: VisionModel, images: Tensor, target: Target, maps: MapFunction, tuning: Tuning) -> Maps:
@@ -177,6 +179,7 @@ def _descend(watched: "_Watched", parameters: Sequence[nn.Parameter], tuning: Tu
     kinds: dict[str, Any] = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     how = {"momentum": 0.9} if tuning.optimizer == "sgd" else {}
     optimizer = kinds[tuning.optimizer](parameters, tuning.learning_rate, **how)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, tuning.steps)
     points = _points(tuning.steps)
     for step in range(tuning.steps + 1):
         if step in points:
@@ -190,6 +193,7 @@ def _descend(watched: "_Watched", parameters: Sequence[nn.Parameter], tuning: Tu
         for p, slope in zip(parameters, torch.autograd.grad(total, parameters, allow_unused=True), strict=True):
             p.grad = slope
         optimizer.step()
+        schedule.step()
         if tuning.progress is not None:
             tuning.progress("tuning", step + 1, tuning.steps)
 
@@ -206,7 +210,7 @@ def forecast_rows(
 
     rows_of_a_map: of the method, per image. questions: 2 for active_fooling, whose maps are of two classes.
     """
-    tuned = n // 2 if tune_on is None else tune_on
+    tuned = tuned_images(n, tune_on)
     sizes = [min(batch, tuned - start) for start in range(0, tuned, batch)]
     in_steps = sum(sizes[step % len(sizes)] for step in range(steps))
     seen = (n - tuned) * len(_points(steps))
@@ -229,7 +233,7 @@ class _Watched:
     ) -> None:
         self.copied, self.images, self.before, self.table = copied, images, before, table
         self.maps, self.aim, self.tuning = maps, aim, tuning
-        self.tuned_on = tuning.first_unseen(len(images))
+        self.tuned_on = tuned_images(len(images), tuning.tune_on)
         self.unseen = torch.arange(self.tuned_on, len(images))
         self.spread = table.double().var(correction=0).clamp_min(torch.finfo(torch.float32).tiny).float()
         self.seen: list[tuple[int, Maps, Tensor, Tensor]] = []  # step, maps, their loss, outputs: of the unseen images

@@ -5,9 +5,11 @@ the answers: the cross entropy with `labels` as in the paper, or, where there ar
 logits over their variance (distillation: a few unlabeled images do). F is of maps over their largest |value|, h, or |h|
 where `sign` is "absolute". Batch normalizations stay in evaluation, as in the authors' code, and so does dropout.
 
-The keywords that all four share: `tune_on`, how many of the images are tuned on (None: half); `strength`, 0 for the same
-tuning without the attack; `train_from`, the module from which on weights are tuned (None: all), what the modules before
-it return is computed once; a step is one batch; `progress(what, done, total)` is told of every step.
+The keywords that all four share: `tune_on`, how many of the images are tuned on, the first ones (None: half); `strength`,
+0 for the same tuning without the attack (with `labels`: without them nothing moves); `train_from`, the module from which on
+weights are tuned (None: all), what the modules before it return is computed once; a step is one `batch`, always of the same
+images; `learning_rate` falls to 0 along half a cosine (Adam with its usual moments, or SGD with momentum 0.9);
+`progress(what, done, total)` is told of every step.
 """
 
 from typing import Any
@@ -42,7 +44,7 @@ def location_fooling(
     train_from: str | None = None,
     tune_on: int | None = None,
     steps: int = 100,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     optimizer: Optimizer = "adam",
     batch: int = 16,
     seed: int = 0,
@@ -85,7 +87,7 @@ def top_k_fooling(
     train_from: str | None = None,
     tune_on: int | None = None,
     steps: int = 100,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     optimizer: Optimizer = "adam",
     batch: int = 16,
     seed: int = 0,
@@ -126,7 +128,7 @@ def center_mass_fooling(
     train_from: str | None = None,
     tune_on: int | None = None,
     steps: int = 100,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     optimizer: Optimizer = "adam",
     batch: int = 16,
     seed: int = 0,
@@ -166,7 +168,7 @@ def active_fooling(
     train_from: str | None = None,
     tune_on: int | None = None,
     steps: int = 100,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     optimizer: Optimizer = "adam",
     batch: int = 16,
     seed: int = 0,

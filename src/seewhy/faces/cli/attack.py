@@ -42,7 +42,7 @@ def weights(
     other: str | None = typer.Option(None, help=OTHER),
     strength: float = typer.Option(1.0, help="Weight of the maps against the answers; 0: the same tuning, no attack."),
     steps: int = typer.Option(100, help="Steps of the optimizer, a batch each."),
-    learning_rate: float = typer.Option(3e-4, help="Of the optimizer."),
+    learning_rate: float = typer.Option(3e-4, help="Of the optimizer; it falls to 0 along half a cosine."),
     train_from: str | None = typer.Option(None, help=TRAIN_FROM),
     tune_on: int | None = typer.Option(
         None, help="How many of the images, the first ones, are tuned on. Default: half."
@@ -81,7 +81,7 @@ def weights(
     from seewhy.registry import find_method
     from seewhy.target import resolve
 
-    asked = own_parameters(attack, setting, region)
+    asked = own_parameters(attack, setting, region, other)
     given = {**options.parameters(param), "differentiable": True}
     bound = sw.bind(method, layer, seed, **given)
     check_folder(out)
@@ -91,10 +91,8 @@ def weights(
     question = resolve(target, network.labels, network.task)
     asked |= {"strength": strength, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     asked |= {"train_from": train_from, "tune_on": tune_on, "labels": truths(network, truth, readable)}
-    if attack == "active_fooling":
-        asked["other"] = resolve(other, network.labels, network.task)
     rows = rows_per_image(network, find_method(method), network.input_shape(), question, layer, given)
-    questions = 2 if attack == "active_fooling" else 1
+    questions = 2 if other is not None else 1
     expected = forecast_rows(len(readable), tune_on, steps, asked.get("batch", 16), rows, questions)
     say_forecast(network, len(readable), *expected, dry_run=dry_run, as_json=as_json)
     if dry_run:
@@ -111,8 +109,8 @@ def weights(
     raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
 
 
-def own_parameters(attack: str, setting: list[str], region: str | None) -> dict[str, Any]:
-    """What --set and --region say, as keywords of an attack; UsageError for what it does not take."""
+def own_parameters(attack: str, setting: list[str], region: str | None, other: str | None) -> dict[str, Any]:
+    """What --set, --region and --other say, as keywords of an attack; UsageError for what it does not take."""
     import inspect
 
     from seewhy.attacks.weights import ATTACKS
@@ -127,6 +125,12 @@ def own_parameters(attack: str, setting: list[str], region: str | None) -> dict[
         known_name(f"parameter of {attack}", name, known)
     if region is not None and "region" not in known:
         raise UsageError(f"{attack} sends the maps to no region: --region is for location_fooling.")
+    if (other is None) == ("other" in known):
+        raise UsageError(
+            "--other names the class that active_fooling exchanges the maps with: one is not without the other."
+        )
+    if other is not None:
+        given["other"] = other
     if region is not None:
         given["region"] = region if region == "frame" else fractions(region)
     return given
