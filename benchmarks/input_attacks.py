@@ -19,6 +19,7 @@ import seewhy as sw
 from seewhy.attacks import Attacked, beta_smoothed, iterative_attack, targeted_manipulation
 from seewhy.demo.photos import read_photo
 from seewhy.draw import heatmap
+from seewhy.intervals import Interval
 from seewhy.target import PREDICTED
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -39,10 +40,15 @@ def rows(found: Attacked) -> list[str]:
     for name in MOVED:
         if name in names:
             score = found[name]
-            cells = [f"{score.controls[c].value:.3g}" if c in score.controls else "" for c in columns]
+            cells = [cell(score.controls[c], len(found.images)) if c in score.controls else "" for c in columns]
             table.append(f"| {name.replace('_', ' ')} | {score.interval.value:.3g} | {' | '.join(cells)} |")
     rest = ", ".join(f"{name.replace('_', ' ')} {found[name].interval.value:.3g}" for name in REST)
     return [*table, "", f"Image and answers (means, n = {len(found.images)}): {rest}. {found.seconds:.0f} s."]
+
+
+def cell(at: Interval, n: int) -> str:
+    """A mean, and of how many images where not of all."""
+    return f"{at.value:.3g}" if at.n == n else f"{at.value:.3g} (n = {at.n})"
 
 
 def drawn(clean: torch.Tensor, found: Attacked, wanted: torch.Tensor) -> Image.Image:
