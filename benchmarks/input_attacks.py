@@ -63,7 +63,7 @@ def drawn(clean: torch.Tensor, found: Attacked, wanted: torch.Tensor) -> Image.I
         maps = (found.before.raw[i], found.after.raw[i], wanted[i])
         pictures = [rgb(clean[i]), rgb(image), rgb(change), *(heatmap(raw.cpu().numpy(), "magnitude") for raw in maps)]
         lines.append(np.concatenate(pictures, 1))
-    return Image.fromarray(np.concatenate(lines))
+    return Image.fromarray(np.concatenate(lines)).quantize(128)  # a small file
 
 
 def main() -> None:
