@@ -97,12 +97,6 @@ def asked(model: VisionModel, images: Tensor, target: Target, maps: MapFunction,
             "sw.wrap(module, mean=..., std=...)."
         )
     x = images.detach().to(model.device).clone()
-    low, high = (float(x.min()), float(x.max())) if x.numel() else (math.nan, math.nan)
-    if not x.is_floating_point() or not 0 <= low <= high <= 1:
-        raise UsageError(
-            f"images are float tensors (N, C, H, W) in [0, 1], at least one; got {tuple(x.shape)} {x.dtype} from {low:g} "
-            f"to {high:g}."
-        )
     before = without_graph(maps, model, x, target)
     if before.outputs is None:
         raise UsageError("an attack on the pixels keeps a table of class scores as it is; this network returns none.")
