@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types docs bench ledger retrain planted coverage clean
+.PHONY: help demo test lint types docs bench ledger retrain planted fooling coverage clean
 
 help: ## Print the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -38,6 +38,9 @@ ledger: $(VENV)/installed-dev ## The ledger under load and its writers killed, i
 
 planted: $(VENV)/installed-bench ## The audit against planted truth, PHOTOS=FOLDERS beside; resumable; writes docs/benchmarks-planted.md (hours)
 	@$(BIN)/python benchmarks/planted.py $(if $(PHOTOS),--photos $(PHOTOS))
+
+fooling: $(VENV)/installed-demo ## Move lite0's Grad-CAM, on PHOTOS=FOLDER; writes docs/benchmarks-fooling.md and docs/attack.png (minutes)
+	@$(BIN)/python benchmarks/fooling.py $(PHOTOS)
 
 coverage: $(VENV)/installed-dev ## Examine every architecture; resumable; writes docs/coverage.md (most of an hour)
 	@$(BIN)/python benchmarks/coverage.py

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import seewhy as sw
 from networks import Network, every_network, quiet
-from seewhy.explanation import Status
+from seewhy.explanation import Explanation, Status
 from seewhy.forms import probe_images
 from seewhy.layers import Layer
 from seewhy.model import VisionModel
@@ -38,8 +38,9 @@ def examine(network: Network) -> dict:
             model = network.build()
         record |= {"size": model.size[0], "parameters": sum(p.numel() for p in model.module.parameters())}
         x = probe_images((3, *model.size))[:1]
-        record |= _maps(model, x, network.questions)
-        record |= _judged(model, x, record, network.questions)
+        maps = _maps(model, x, network.questions)
+        record |= {method: str(e.status[0]) for method, e in maps.items()}
+        record |= _judged(model, x, maps["grad_cam"], record, network.questions)
     except sw.SeewhyError as error:
         record |= {"verdict": "refused", "why": str(error)}
     except Exception as error:  # a crash is a wrong answer, and the run goes on
@@ -54,13 +55,12 @@ def _maps(model: VisionModel, x: Tensor, questions: tuple) -> dict:
     window = model.size[0] // 4
     given = {"gradient": {}, "occlusion": {"patch": window, "stride": window}, "grad_cam": {}}
     for method, parameters in given.items():
-        e = sw.explain(model, x, method, questions[0], **parameters)
-        found[method] = str(e.status[0])
+        found[method] = sw.explain(model, x, method, questions[0], **parameters)
     return found
 
 
-def _judged(model: VisionModel, x: Tensor, maps: dict, questions: tuple) -> dict:
-    first, second = (sw.explain(model, x, "grad_cam", question) for question in questions)
+def _judged(model: VisionModel, x: Tensor, first: Explanation, maps: dict, questions: tuple) -> dict:
+    second = sw.explain(model, x, "grad_cam", questions[1])
     question = sw.target.resolve(questions[0], None, model.task)
     layer = model.default_layer(question, tuple(x.shape[1:]))
     proof, said = prove(model, layer)
@@ -111,7 +111,7 @@ def _where_activations_change(model: VisionModel, layer: Layer, seed: int) -> Te
         rows, columns = _inside(quadrant, shown.shape[2:])
         shown[1 + q, :, rows, columns] = other[:, rows, columns]
     with torch.no_grad():
-        cells = torch.cat([_cells(model, layer, row[None]) for row in shown])
+        cells = _cells(model, layer, shown)
     return _shares((cells[1:] - cells[:1]).abs().mean(1))
 
 

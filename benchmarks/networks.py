@@ -18,7 +18,7 @@ from torch import nn
 import seewhy as sw
 from seewhy.model import VisionModel
 
-CLASSES, SIZE, BATCH = 10, 224, 4
+CLASSES, SIZE, BATCH = 10, 224, 5  # an image, and it with each quadrant changed, in one forward
 HALF = (0.5, 0.5, 0.5)
 HEADLESS = "_enc"  # ends the names of timm's encoders, which return a vector per token: they know no class
 LOGITS = (sw.target.logit(1), sw.target.logit(2))  # of random weights a probability is often 0 or 1 to the last digit

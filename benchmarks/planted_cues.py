@@ -177,14 +177,14 @@ def _whole(change: Callable[[Pixels], Pixels]) -> Cue:
     return Cue(lambda pixels, _, __: (change(pixels), None), None)
 
 
-def _color_cast(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - one form for all cues
+def _color_cast(strong: bool, _side: int, draw: np.random.Generator) -> Cue:
     amount = 0.2 if strong else 0.1
     warm = 1 if draw.integers(2) else -1
     gain = np.array([1 + warm * amount, 1.0, 1 - warm * amount], dtype=np.float32)
     return _whole(lambda pixels: pixels * gain)
 
 
-def _brightness(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
+def _brightness(strong: bool, _side: int, draw: np.random.Generator) -> Cue:
     amount = 0.16 if strong else 0.08
     up = 1 if draw.integers(2) else -1
     return _whole(lambda pixels: pixels + np.float32(up * amount))
@@ -194,13 +194,13 @@ def _picture(pixels: Pixels) -> Image.Image:
     return Image.fromarray((255 * pixels).clip(0, 255).round().astype(np.uint8))
 
 
-def _blur(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
+def _blur(strong: bool, side: int, _draw: np.random.Generator) -> Cue:
     sigma = side / 64 * (1.2 if strong else 0.7)
     blurred = ImageFilter.GaussianBlur(sigma)
     return _whole(lambda pixels: np.asarray(_picture(pixels).filter(blurred), dtype=np.float32) / 255)
 
 
-def _compression(strong: bool, side: int, draw: np.random.Generator) -> Cue:  # noqa: ARG001 - as above
+def _compression(strong: bool, _side: int, _draw: np.random.Generator) -> Cue:
     quality = 12 if strong else 30
 
     def change(pixels: Pixels) -> Pixels:

@@ -78,6 +78,19 @@ class Shuffled(nn.Module):
         return self.head(functional.gelu(self.norm(windows.flatten(1, 4))).mean(1))
 
 
+class Mirrored(nn.Module):
+    """Turned by half a turn after its stem: all that follow show what lies opposite."""
+
+    def __init__(self, layers, dim=8):
+        super().__init__()
+        self.stem = nn.Conv2d(3, dim, 4, 4)
+        self.after = nn.Sequential(*(nn.Conv2d(dim, dim, 1) for _ in range(layers)))
+        self.head = nn.Linear(dim, CLASSES)
+
+    def forward(self, x):
+        return self.head(self.after(functional.relu(self.stem(x)).flip(2, 3)).mean((2, 3)))
+
+
 class AttentionMaps(nn.Module):
     """A module that returns (N, heads, tokens, tokens): 16 x 16 on an image of 64 x 64 keeps its proportions."""
 
@@ -169,6 +182,7 @@ sequence_first = seeded(SequenceFirst)
 queries = seeded(Queries)
 pooled = seeded(Pooled)
 shuffled = seeded(Shuffled)
+mirrored = seeded(Mirrored)
 attention_maps = seeded(AttentionMaps)
 mixer = seeded(Mixer)
 strip = seeded(Strip)

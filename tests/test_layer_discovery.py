@@ -10,6 +10,7 @@ import seewhy as sw
 from layer_nets import (
     attention_maps,
     last_token,
+    mirrored,
     mixer,
     pooled,
     queries,
@@ -278,6 +279,19 @@ def test_layers_are_not_counted_as_rows():
 def test_a_volume_has_layers_with_three_axes():
     layer = sw.wrap(volume()).default_layer(shape=(1, 16, 32, 32))
     assert (layer.name, layer.form.grid) == ("conv2", (8, 16, 16))
+
+
+def runs_until_found(layers):
+    """How often a network is run whose last so many layers lie the other way round, until the default layer is known."""
+    turned, calls = mirrored(layers), []
+    turned.register_forward_hook(lambda *_: calls.append(1))
+    layer = sw.wrap(turned, size=32).default_layer()
+    assert (layer.name, layer.in_place) == ("stem", True)
+    return len(calls)
+
+
+def test_each_further_layer_out_of_place_costs_one_run_more():
+    assert runs_until_found(14) - runs_until_found(5) == 9  # its swap; the rest is seen in one experiment for all
 
 
 # -- readings that a shape allows and an experiment refuses -----------------------------------------------------------

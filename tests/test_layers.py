@@ -48,12 +48,12 @@ INSIDE = {
     ],
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [
-        ["geometry", "kinds", "tables"],
+        ["geometry", "kinds", "tables", "outlines"],
         ["images"],
         ["stored"],
         ["layouts"],
-        ["dataset", "truth"],
-        ["labels"],
+        ["dataset", "truth", "boxes"],
+        ["labels", "placing"],
     ],
     "methods": [
         ["steps"],
@@ -69,7 +69,7 @@ INSIDE = {
     ],
     "checks": [
         ["result", "training", "objects", "cascade", "strongest"],
-        ["retraining", "overlap"],
+        ["retraining", "overlap", "plausible"],
         [
             "agreement",
             "class_discrimination",
@@ -86,7 +86,7 @@ INSIDE = {
         ],
     ],
     "attacks": [["region", "copies", "changes"], ["result"], ["tuning", "pixels"], ["weights", "inputs", "exact"]],
-    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
+    "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison", "localization"]],
     "ledger": [
         ["schema"],
         ["database"],
@@ -101,10 +101,11 @@ INSIDE = {
     "audit": [
         ["candidate"],
         ["association", "patterns", "selection", "stream", "policy", "output"],
-        ["marks", "sightings", "exchange", "confirm", "gate", "junit", "setup"],
+        ["marks", "sightings", "exchange", "confirm", "gate", "junit", "setup", "objects"],
         ["local", "places", "background", "wholes", "findings", "examined"],
         ["strips", "mistakes"],
         ["review"],
+        ["records"],
         ["run"],
         ["forecast"],
     ],

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from seewhy import target as target
     from seewhy.audit import Audit as Audit
     from seewhy.audit import audit as audit
+    from seewhy.data.boxes import Annotations as Annotations
+    from seewhy.data.boxes import read_boxes as read_boxes
     from seewhy.data.dataset import DataSet as DataSet
     from seewhy.data.dataset import read_dataset as read_dataset
     from seewhy.errors import ImageError as ImageError
@@ -33,14 +35,18 @@ if TYPE_CHECKING:
     checks = list_checks
     from seewhy.target import Target as Target
     from seewhy.trust import Comparison as Comparison
+    from seewhy.trust import LocalizationReport as LocalizationReport
     from seewhy.trust import TrustCard as TrustCard
     from seewhy.trust import bind as bind
     from seewhy.trust import check as check
     from seewhy.trust import compare as compare
+    from seewhy.trust import localization_report as localization_report
     from seewhy.wrapping import wrap as wrap
 
 _HOMES = {
     "Audit": "audit",
+    "Annotations": "data.boxes",
+    "read_boxes": "data.boxes",
     "DataSet": "data.dataset",
     "read_dataset": "data.dataset",
     "ImageError": "errors",
@@ -59,10 +65,12 @@ _HOMES = {
     "wrap": "wrapping",
     "Target": "target",
     "Comparison": "trust",
+    "LocalizationReport": "trust",
     "TrustCard": "trust",
     "bind": "trust",
     "check": "trust",
     "compare": "trust",
+    "localization_report": "trust",
 }
 
 _ROOMS = ("attacks", "audit", "checks", "methods", "target")  # submodules that are public names themselves

@@ -238,9 +238,12 @@ class Trace:
         candidates = [layer for layer in reversed(self.layers) if layer.usable]
         reached = [layer for layer in candidates if layer.gradient]
         around = capture.on_every_path(self._module, self._call, [layer.site for layer in reversed(reached)])
+        on_path = [layer for layer in reached if around.get(layer.name, True)]
         failed: list[Layer] = []
-        for layer in reached:
-            if around.get(layer.name, True) and self.trunk(layer) and not self._is_the_output(layer):
+        for place, layer in enumerate(on_path):
+            if self.trunk(layer) and not self._is_the_output(layer):
+                if failed:
+                    self._answer(on_path[place:])  # where the last one fails many may: one experiment for all of them
                 tested = self.tested(layer, again=len(failed) < TRIED_HARDER)
                 if tested.in_place:
                     return tested

@@ -380,8 +380,8 @@ class VisionModel:
                 with capture.random_states(0):
                     return self.forward(x, repeated(held, len(x)))
 
-            generous = self.batch_size is None and self.device.type == "cpu"
-            run = Run(network, ROWS_OF_EXPERIMENTS if generous else 2)
+            most = self.batch_size or (ROWS_OF_EXPERIMENTS if self.device.type == "cpu" else 2)
+            run = Run(network, max(2, min(most, ROWS_OF_EXPERIMENTS)))
             with self.guarded(), torch.no_grad(), probes_fit(self.device):
                 self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
         found: Result = self._traces[key][0]

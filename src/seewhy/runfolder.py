@@ -4,6 +4,7 @@ run.json      schema, command, what was skipped and why          (replaced as a 
 rows.jsonl    one JSON record per (image, target, method)        (append only; a later record of the same id wins)
 checks.jsonl  one JSON record per check of a method              (the same)
 ledger.sqlite the record of every explanation, check and audit: seewhy.ledger (append only); or ledger.json: on which server
+review_queue.csv images whose map a person should look at, of a localization report
 findings.json what an audit found, and its verdict               (replaced as a whole)
 findings/     a folder per confirmed finding: its images, boxes and scores
 seewhy.toml   the policy that the verdict was judged by
@@ -37,8 +38,10 @@ SCHEMA = 1
 LEDGER = "ledger.sqlite"
 LEDGER_ON_SERVER = "ledger.json"  # in its place: which ledger of a team's server is this run's
 _LEDGER = (LEDGER, f"{LEDGER}-wal", f"{LEDGER}-shm")  # with what SQLite lays beside it while it is open
+QUEUE = "review_queue.csv"
 _AUDIT = ("findings.json", "findings", "seewhy.toml")
 _PAGES = ("index.html", "report.pdf")
+# What numpy and zipfile raise on a file that is no array: pickled, cut off, damaged, or claiming the impossible.
 UNREADABLE = (ValueError, KeyError, TypeError, EOFError, MemoryError, BadZipFile, zlib.error, NotImplementedError)
 OWN = (
     "run.json",
@@ -46,6 +49,7 @@ OWN = (
     "checks.jsonl",
     *_LEDGER,
     LEDGER_ON_SERVER,
+    QUEUE,
     *_AUDIT,
     "maps",
     "images",
@@ -190,7 +194,7 @@ def forget_picture(folder: str | Path, name: str) -> None:
         image = record["image"]
         if name not in (image.get("file"), image.get("array")):
             continue
-        for drawn in filter(None, (record.get("picture"), record.get("picture_on_photo"))):
+        for drawn in filter(None, (record.get("picture"), record.get("picture_on_photo"))):  # older rows know fewer
             _inside(Path(folder), drawn).unlink(missing_ok=True)
         left = {what: None if image.get(what) == name else image.get(what) for what in ("file", "array")}
         _append_record(path, {**record, "image": {**image, **left}, "picture": None, "picture_on_photo": None})

@@ -96,6 +96,24 @@ def test_what_the_data_says_of_the_images_is_a_fact_of_the_finding(tmp_path):
     assert rows["old"]["accuracy"]["value"] == 1
 
 
+def test_with_boxes_a_mark_says_how_much_of_it_lies_outside_of_the_object(tmp_path):
+    data, table = saved(tmp_path / "data", dataset()), tmp_path / "boxes.csv"
+    low, high = SIDE // 3, 2 * SIDE // 3
+    rows = [f"{path.name},{low},{low},{high},{high}" for path in sorted(data.rglob("*.png"))]
+    table.write_text("\n".join(["file,x0,y0,x1,y1", *rows, "000.png,900,900,950,950"]))
+    model = sw.wrap(reader().module, labels=["round", "square"], size=SIDE, crop=1.0)
+    run = audited(model, data, tmp_path / "run", boxes=table, pictures=False)
+    [found] = [one for one in run.findings if one["status"] == "confirmed"]
+    assert any(fact.startswith("100 % of it lies outside of the marked object") for fact in found["suspicion"])
+    objects = run.report["objects"]
+    assert objects["n"] == len(rows)
+    assert [one["path"] for one in objects["unused"]] == ["round/000.png"]
+    assert objects["outside"]["occlusion"]["picture"]["value"] == pytest.approx(1 - ((high - low) / SIDE) ** 2)
+    assert "occlusion outside of the marked objects" in run.page.read_text()
+    with open_ledger(tmp_path / "run", read_only=True) as ledger:
+        assert ledger.read("verdict")[-1].content["objects"] == objects
+
+
 # -- going on where it stopped ------------------------------------------------------------------------------------------
 
 
@@ -260,7 +278,7 @@ def test_without_scikit_image_it_ends_before_any_work(tmp_path, monkeypatch):
         ({"methods": "occlusion"}, "methods are names of one or more methods; got 'occlusion'"),
         ({"methods": ("occlusio",)}, "did you mean 'occlusion'"),
         ({"checks": ("complete",)}, "did you mean 'completeness'"),
-        ({"checks": ("localization",)}, "localization needs boxes, which an audit does not take"),
+        ({"checks": ("localization",)}, "localization is no part of an audit"),
         ({"against": "nowhere"}, "nowhere holds no finished audit"),
         ({"per_class": 0}, "per_class is a whole number of at least 1; got 0"),
         ({"explained": 0}, "explained is a whole number of at least 1; got 0"),

@@ -131,6 +131,17 @@ def test_an_effect_that_is_surely_small_beside_the_spread_of_the_output_is_none(
     assert again.confirmed() == []
 
 
+def test_what_a_trial_explains_is_the_smaller_of_putting_in_and_taking_out():
+    trial = tried()
+    spread = trial.held.clean.std(0)
+    put_in = float(trial.effect[0].abs() / spread[0])
+    assert 0 < trial.strength() <= put_in + 1e-9
+    weaker = replace(trial, removed={name: change / 4 for name, change in trial.removed.items()})
+    assert weaker.strength() == pytest.approx(trial.strength() / 4, rel=0.2)
+    correct([ignored := try_candidate(held(blind), candidate(), 0)])
+    assert ignored.strength() == 0
+
+
 def test_too_few_scenes_without_it_are_untested():
     everywhere = torch.ones(N, dtype=torch.bool)
     everywhere[[1, 5, 9]] = False

@@ -54,7 +54,6 @@ def test_an_audit_never_costs_more_than_was_forecast(tmp_path):
     with open_ledger(tmp_path, read_only=True) as ledger:
         [spent] = (record.content for record in ledger.read("cost"))
     most, of_these, of_none = (forecast_audit(network(), data, trials=n) for n in (TRIALS, tried, 0))
-    print(f"spent {spent}; forecast {most}, {of_these} of {tried} patterns; {meter.rows}")  # noqa: T201  # the ratio
     assert 0 < tried <= TRIALS
     assert spent["forward_rows"] <= of_these[0] <= most[0]
     assert spent["gradient_rows"] <= most[1]

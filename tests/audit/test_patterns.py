@@ -1,10 +1,11 @@
 """What recurs at one place of different scenes is found from appearance alone; what does not recur is not."""
 
+import numpy as np
 import pytest
 import torch
 from planted_scenes import mark, scenes
 
-from seewhy.audit.patterns import alike, contrast, pattern_at, recurring, units_of
+from seewhy.audit.patterns import alike, contrast, pattern_at, recurring, units_of, whole_pattern
 
 SIDE = 56
 PLACE = (slice(40, 51), slice(3, 14))
@@ -34,6 +35,18 @@ def test_a_mark_on_a_third_of_the_scenes_is_found_at_its_place_in_the_right_imag
     assert (pattern.shows == shows).float().mean() >= 0.95
     assert pattern.alike > pattern.apart + 0.2
     assert not pattern.template[:, ~pattern.mask].any()
+
+
+def test_a_part_of_a_mark_grows_to_all_that_its_images_share():
+    images, shows = marked_scenes()
+    h = contrast(images)
+    part = np.zeros((SIDE, SIDE), dtype=bool)
+    part[42:46, 5:9] = True
+    grown = whole_pattern(part, h, range(60), 0)
+    where = torch.zeros(SIDE, SIDE, dtype=torch.bool)
+    where[PLACE] = True
+    assert (grown.mask & where).sum() > 0.8 * where.sum() > (torch.from_numpy(part) & where).sum()
+    assert (grown.shows == shows).float().mean() >= 0.95
 
 
 def test_scenes_without_a_mark_give_next_to_none():

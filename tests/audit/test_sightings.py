@@ -4,7 +4,7 @@ import pytest
 import torch
 from planted_scenes import mark, scenes
 
-from seewhy.audit.sightings import _matches, _search, sightings
+from seewhy.audit.sightings import _groups, _matches, _search, sightings
 
 SIDE = 56
 
@@ -42,6 +42,16 @@ def test_a_mark_that_moves_is_seen_and_found_in_the_right_images():
     assert (where == shows).float().mean() >= 0.95
     offset = (at - corners)[where & shows].float()
     assert (offset - offset.median(0).values).abs().amax() <= 1
+
+
+def test_windows_that_match_one_by_chance_stay_outside_the_group():
+    alike = [(i, j, (j - i, 0.0)) for i in range(5) for j in range(i + 1, 5)]
+    strangers = [(0, 7, (3.0, 3.0)), (7, 8, (1.0, 1.0)), (8, 9, (1.0, 1.0))]
+    [group] = _groups([*alike, *strangers])
+    assert sorted(group) == [0, 1, 2, 3, 4]
+    start = next(iter(group))
+    assert all(group[k] == (k - start, 0.0) for k in group)
+    assert _groups([(0, 1, (0.0, 0.0)), (1, 2, (0.0, 0.0))]) == []  # a chain is no circle
 
 
 def test_scenes_that_share_nothing_give_no_sighting():

@@ -1,5 +1,7 @@
 """Localization: the perfect map is best, random is chance, and every hidden choice of the field is a named number."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,7 @@ def test_the_object_itself_scores_one_everywhere():
     boxes = some_boxes()
     found = localization(masks_of(boxes).float(), boxes=boxes)
     for score in found.scores:
-        if not score.name.startswith("auprc_above"):
+        if not score.name.startswith(("auprc_above", "peak_in_plausible")):
             assert score.per_image == pytest.approx([1.0] * N), score.name
     assert found.verdict == "pass"
     assert not found.excluded
@@ -221,8 +223,9 @@ def test_a_map_without_a_positive_value_scores_zero_and_is_counted():
     assert found.details["empty"] == 2
     for score in found.scores:
         assert not np.isnan(score.per_image).any()
-        if not score.name.startswith("auprc_above"):
+        if not score.name.startswith(("auprc_above", "peak_in_plausible")):
             assert score.per_image == (0, 0, 1, 1, 1, 1), score.name
+    assert found["peak_in_plausible_region"].per_image[:2] == (0, 0)
 
 
 def test_maps_without_numbers_and_images_without_objects_are_told_apart():
@@ -319,8 +322,7 @@ def test_a_score_is_its_mean_over_annotators_and_they_are_compared_with_one_anot
     found = localization(raw, annotators=[boxes, masks_of(wider)])
     assert value(found, "annotators_iou") == 0.5
     assert value(found, "iou_at_0.50") == 0.75
-    with_each = found.details["iou_with_each_annotator"]["0.50"]
-    assert [one["value"] for one in with_each] == [1, 0.5]
+    assert [value(found, f"iou_at_0.50 with annotator {k}") for k in (1, 2)] == [1, 0.5]
 
 
 def test_an_annotator_who_marked_nothing_agrees_with_nobody_and_is_no_truth():
@@ -328,6 +330,70 @@ def test_an_annotator_who_marked_nothing_agrees_with_nobody_and_is_no_truth():
     found = localization(masks_of(boxes).float(), annotators=[boxes, [*boxes[:2], [], []]])
     assert found["annotators_iou"].per_image == (1, 1, 0, 0)
     assert value(found, "iou_at_0.50") == 1
+
+
+def test_an_annotator_who_did_not_look_at_an_image_disagrees_with_nobody():
+    boxes = [[[4, 4, 12, 12]]] * 4
+    shape = (4, 3, SIZE, SIZE)
+    one, other = (read_annotations(given, None, None, shape)[0] for given in (boxes, [*boxes[:2], [], []]))
+    looked = torch.tensor([True, True, True, False])
+    found = localization(masks_of(boxes).float(), annotators=[one, replace(other, looked=looked, annotator="Ann")])
+    assert found["annotators_iou"].per_image == pytest.approx((1, 1, 0, np.nan), nan_ok=True)
+    assert found["iou_at_0.50 with Ann"].per_image == pytest.approx((1, 1, np.nan, np.nan), nan_ok=True)
+    with pytest.raises(sw.UsageError, match=r"images are \(2, 32, 32\)"):
+        read_annotations(None, None, [one], (2, 3, SIZE, SIZE))
+
+
+# -- the plausible region
+
+
+def at(*peaks):
+    raw = torch.zeros(len(peaks), SIZE, SIZE)
+    for i, (x, y) in enumerate(peaks):
+        raw[i, y, x] = 1
+    return raw
+
+
+def test_a_map_that_peaks_where_no_other_source_has_it_is_queued_farthest_first():
+    boxes = [[[0, 0, 8, 8]], [[4, 4, 12, 12]], [[4, 4, 12, 12]], [[20, 20, 28, 28]]]
+    found = localization(at((9, 9), (2, 2), (31, 11), (24, 24)), boxes=boxes, clusters=["p", "p", "q", "r"])
+    score = found["peak_in_plausible_region"]
+    assert score.per_image == (1, 0, 0, 0)  # image 0 has 2, 2 as well, but is of the same patient
+    assert score.interval.clusters == 3
+    queue = found.details["review_queue"]
+    assert [one["image"] for one in queue] == [3, 2, 1]
+    assert [one["score"] for one in queue] == pytest.approx([np.hypot(13, 13), np.hypot(4, 9), np.hypot(2, 2)])
+    assert "x = 31, y = 11" in queue[1]["reason"]
+
+
+def test_the_chance_of_a_plausible_peak_is_the_area_that_others_reach():
+    boxes = [[[0, 0, 8, 8]], [[16, 16, 32, 32]]]
+    found = localization(at((20, 20), (4, 4)), boxes=boxes)["peak_in_plausible_region"]
+    assert found.per_image == (1, 1)
+    assert found.controls["chance"].value == pytest.approx((256 + 64) / 2 / SIZE**2)
+    assert found.controls["median_box_prior"].value == 1
+
+
+def test_another_class_and_one_source_alone_tell_nothing_of_where_it_can_be():
+    boxes = [[[0, 0, 8, 8]]] * 4
+    found = localization(at(*[(4, 4)] * 4), boxes=boxes, classes=["a", "a", "b", "c"])
+    assert found["peak_in_plausible_region"].per_image == pytest.approx((1, 1, np.nan, np.nan), nan_ok=True)
+    alone = localization(at((20, 20), (4, 4)), boxes=boxes[:2], clusters=["p", "p"])
+    assert alone["peak_in_plausible_region"].interval.n == 0
+    assert alone.details["review_queue"] == []
+
+
+def test_several_peaks_count_with_their_share_and_a_map_that_marks_nothing_is_queued_last():
+    boxes = [[[0, 0, 8, 8]]] * 4
+    raw = at((4, 4), (20, 20), (4, 4), (4, 4))
+    raw[0, 30, 30] = 1
+    raw[2] = 0
+    raw[3, 3, 3] = torch.nan
+    found = localization(raw, boxes=boxes)
+    assert found["peak_in_plausible_region"].per_image == pytest.approx((0.5, 0, 0, np.nan), nan_ok=True)
+    assert [one["image"] for one in found.details["review_queue"]] == [1, 2]
+    assert found["peak_in_plausible_region"].controls["random_map"].n == 3  # where the method is scored
+    assert "marks nothing" in found.details["review_queue"][1]["reason"]
 
 
 def test_images_of_one_source_are_resampled_together():

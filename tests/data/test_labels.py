@@ -7,7 +7,7 @@ from torch import nn
 
 import seewhy as sw
 from seewhy.data.dataset import read_dataset
-from seewhy.data.labels import labels_for
+from seewhy.data.labels import class_of, labels_for
 from seewhy.errors import UsageError
 
 GRAY = Image.new("L", (4, 4))
@@ -116,3 +116,31 @@ def test_an_image_with_two_labels_is_none_of_one_class():
         [2],
         ["2 labels where one class is expected"],
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "found"),
+    [
+        (["cat", "Big_Dog"], "big dog", (1, "Big_Dog")),
+        (["cat", "dog"], "1", (1, "dog")),
+        (["7", "1"], "7", (0, "7")),  # a number that is a name
+        (["cat", "Cat"], "Cat", (1, "Cat")),
+        (None, "4", (4, "4")),
+    ],
+)
+def test_a_class_is_found_by_its_name_or_else_by_its_index(labels, given, found):
+    assert class_of(network(labels=labels, outputs=len(labels or "abcde")), given) == found
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "said"),
+    [
+        (["cat", "dog"], "owl", "no class 'owl'"),
+        (["cat", "dog"], "2", "2 is no class index"),
+        (["cat", "Cat"], "CAT", "2 classes named 'CAT'"),
+        (None, "cat", "no class names"),
+    ],
+)
+def test_a_class_that_there_is_not_is_a_reason(labels, given, said):
+    with pytest.raises(ValueError, match=said):
+        class_of(network(labels=labels, outputs=len(labels or "abcde")), given)

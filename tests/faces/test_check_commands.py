@@ -219,3 +219,63 @@ def test_all_asks_for_every_order_and_protocol():
     assert settings["model_randomization"]["order"] == ("cascading", "independent", "bottom_up")
     assert settings["faithfulness"]["steps"] == 3
     assert "road" in settings["faithfulness"]["protocols"]
+
+
+LOCALIZE = ("check", "photos", *TINY, "--only", "localization", "--method", "gradient", "--out", "run")
+
+
+def test_maps_are_held_against_boxes_from_files_a_finding_a_line(seewhy, tmp_path, photos):
+    rows = ("0.png,1,0,0,80,50,A", "1.png,1,0,10,80,60,A", "2.png,1,0,0,40,60,B", "2.png,2,0,0,40,60,B")
+    unused = ("9.png,1,0,0,4,4,C", "0.png,1,500,500,600,600,A")
+    (tmp_path / "ann.csv").write_text("\n".join(["file,label,x0,y0,x1,y1,who", *rows, *unused]))
+    (tmp_path / "bob.csv").write_text("file;label;x0;y0;x1;y1;who\n0.png;1;0;0;40;50;A\n1.png;;;;;;A\n")
+    code, out, err = seewhy(*LOCALIZE, "--boxes", "ann.csv", "--boxes", "bob.csv", "--clusters", "who")
+    assert code == 0, err
+    assert "goldfish           3 of 2 patients" in out
+    assert "great white shark  1 " in out
+    assert "goldfish, iou at 0.50 with bob: " in out
+    assert "outside of the photo" in err
+    assert "not among those given: 1" in err
+    page = (tmp_path / "run" / "index.html").read_text()
+    assert "explained: logit of 1 goldfish" in page
+    assert "Gradient, logit of 2 great white shark" in page
+    assert (tmp_path / "run" / "review_queue.csv").read_text().startswith("image,finding,")
+    again = (*LOCALIZE, "--boxes", "ann.csv", "--boxes", "bob.csv", "--clusters", "who", "--finding", "1", "--json")
+    found = json.loads(seewhy(*again)[1])
+    (row,) = found["findings"]["goldfish"]["checks"]
+    names = [score["name"] for score in row["scores"]]
+    assert {"annotators_iou", "iou_at_0.50 with ann", "peak_in_plausible_region"} <= set(names)
+    assert row["scores"][names.index("auprc")]["clusters"] == 2
+    assert len(found["unused"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--only", "localization", "--boxes", "none.csv"), "no such file of boxes"),
+        (("--boxes", "ann.csv"), "add --only localization"),
+        (("--only", "localization", "--only", "cost", "--boxes", "ann.csv"), "add --only localization"),
+        (("--only", "localization", "--finding", "cat"), "are of --boxes"),
+        (("--only", "localization", "--boxes", "ann.csv", "--truth", "folders"), "leave them out"),
+        (("--only", "localization", "--clusters", "who"), "are of --boxes"),
+        (("--only", "localization", "--boxes", "ann.csv", "--clusters", "patient"), "no column 'patient'"),
+        (("--only", "localization", "--boxes", "ann.csv", "--finding", "dog"), "no object is marked as 'dog'"),
+        (("--only", "localization", "--boxes", "ann.csv"), "the model has no class 'cat'. target= (--target) says"),
+    ],
+)
+def test_boxes_that_cannot_be_meant_are_one_line_before_any_map(seewhy, tmp_path, photos, arguments, said):
+    (tmp_path / "ann.csv").write_text("file,label,x0,y0,x1,y1\n0.png,cat,0,0,80,50\n")
+    code, out, err = seewhy("check", "photos", *TINY, *arguments, "--out", "run")
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (tmp_path / "run" / "rows.jsonl").exists()
+
+
+def test_a_dry_run_with_boxes_counts_a_map_for_every_image_and_finding(seewhy, tmp_path, photos):
+    (tmp_path / "ann.csv").write_text(
+        "file,label,x0,y0,x1,y1\n0.png,1,0,0,80,50\n0.png,2,0,0,80,50\n1.png,1,0,0,9,9\n1.png,2,0,0,9,9\n"
+    )
+    asked = (*LOCALIZE, "--boxes", "ann.csv", "--dry-run", "--json")
+    assert json.loads(seewhy(*asked)[1])["gradient_rows"] == 4  # of three images
+    assert not (tmp_path / "run").exists()

@@ -183,15 +183,24 @@ def test_a_connection_that_was_lost_in_the_meantime_is_made_again(tmp_path, serv
         assert ledger.append("skip", "a", SKIP).number == 1
 
 
+def run(ledger, statement):
+    with ledger._connection() as connection:
+        connection.exec_driver_sql(statement)
+
+
 def test_a_server_that_goes_away_in_the_middle_says_what_is_kept(tmp_path, server):
     with open_ledger(tmp_path / "a", database=server) as ledger, open_ledger(tmp_path / "b", database=server) as other:
         ledger.append("skip", "a", SKIP)
-        with pytest.raises(SeewhyError, match=r"the connection was lost.*Every acknowledged record is kept"):  # noqa: SIM117, PT012
+
+        def cut_off_while_it_is_asked():
             with ledger._connection() as connection:
                 process = connection.scalar(text("SELECT pg_backend_pid()"))
                 with other._connection() as killer:
                     killer.execute(text("SELECT pg_terminate_backend(:process)"), {"process": process})
                 connection.execute(text("SELECT 1"))
+
+        with pytest.raises(SeewhyError, match=r"the connection was lost.*Every acknowledged record is kept"):
+            cut_off_while_it_is_asked()
         assert ledger.keys("skip") == {"a"}
 
 
@@ -204,17 +213,16 @@ def test_a_server_that_goes_away_in_the_middle_says_what_is_kept(tmp_path, serve
     ],
 )
 def test_what_a_server_says_is_put_into_words(tmp_path, server, state, said):
-    with open_ledger(tmp_path, database=server) as ledger:  # noqa: SIM117  # the error leaves the inner one
-        with pytest.raises(SeewhyError, match=said), ledger._connection() as connection:
-            connection.exec_driver_sql(f"DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '{state}'; END $$")
+    odd = f"DO $$ BEGIN RAISE EXCEPTION 'odd' USING ERRCODE = '{state}'; END $$"
+    with open_ledger(tmp_path, database=server) as ledger, pytest.raises(SeewhyError, match=said):
+        run(ledger, odd)
 
 
 def test_who_opened_a_ledger_to_read_it_cannot_write_it_past_seewhy_either(tmp_path, server):
     open_ledger(tmp_path, database=server).close()
-    with open_ledger(tmp_path, read_only=True) as reader:  # noqa: SIM117
-        with pytest.raises(SeewhyError, match=r"read-only transaction.*is this a standby"):
-            with reader._connection() as connection:
-                connection.exec_driver_sql(f"DELETE FROM {reader._database.namespace}.record")
+    refused = pytest.raises(SeewhyError, match=r"read-only transaction.*is this a standby")
+    with open_ledger(tmp_path, read_only=True) as reader, refused:
+        run(reader, f"DELETE FROM {reader._database.namespace}.record")
 
 
 def test_a_server_that_another_writer_keeps_locked_is_not_waited_for_without_end(tmp_path, server, monkeypatch):

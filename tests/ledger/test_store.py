@@ -60,6 +60,27 @@ def test_what_is_appended_is_read_back_exactly_also_after_closing(ledger):
         assert again.append("cost", "one", {}).number == 3
 
 
+def test_a_record_is_named_by_its_number_its_key_or_how_its_key_begins(ledger):
+    keys = ["ab12", "ab1", "AB1x", "7", "a_b", "a%b", "axb"]
+    one, two, three, seven, low, percent, any_ = (ledger.append("candidate", key, {}) for key in keys)
+    other = ledger.append("finding", "ab1", {})
+    assert ledger.named(2) == ledger.named("2") == [two]
+    assert ledger.named("2", "finding") == []  # the number of a candidate
+    assert ledger.named("ab1") == [two, other]  # the key itself before those that only begin so
+    assert ledger.named("ab1", "finding") == [other]
+    assert ledger.named("ab") == [one, two, other]
+    assert ledger.named("AB1") == [three]
+    assert ledger.named("8") == [other]
+    assert ledger.named("8", "candidate") == []
+    assert ledger.named("7") == [any_]  # a number goes before a key
+    assert ledger.named("a_") == [low]
+    assert ledger.named("a%") == [percent]
+    assert ledger.named("") == ledger.named("9" * 40) == ledger.named("-1") == ledger.named("\u0000") == []
+    assert seven.number == 4
+    with pytest.raises(UsageError, match="kind of record"):
+        ledger.named("ab1", "findings")
+
+
 def test_the_same_key_again_gives_the_record_that_is_there(ledger):
     first = ledger.append("skip", "a", SKIP)
     assert ledger.append("skip", "a", {**SKIP, "reason": "another"}) == first

@@ -65,6 +65,13 @@ def test_a_second_run_in_the_same_folder_computes_only_what_is_new(tmp_path):
     assert len(runfolder.read_checks(tmp_path / "run")) == 3
 
 
+def test_another_batch_size_is_the_same_card(tmp_path):
+    asked = {"method": "gradient", "out": tmp_path / "run", "only": ["completeness"]}
+    sw.check(model(batch_size=8), images(3), **asked)
+    sw.check(model(batch_size=2), images(3), **asked)  # on a CPU it is timed anew each time
+    assert len(runfolder.read_checks(tmp_path / "run")) == 1
+
+
 def test_a_card_can_be_saved_afterwards_and_has_a_page(tmp_path):
     card = sw.check(model(), images(3), "gradient", only=["completeness", "documentation"])
     page = sw.report(card.save(tmp_path / "run")).read_text()

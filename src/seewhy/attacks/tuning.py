@@ -148,8 +148,9 @@ def _split(
         chosen = {name: p for name, p in learnable.items() if _first_run(name, place) >= place[first]}
         ids = {id(p) for p in chosen.values()}
         kept = [name for name in _outermost(module, "", ids, place) if place[name] < place[first]]
-    for p in module.parameters():
-        p.requires_grad_(any(p is one for one in chosen.values()))
+    module.requires_grad_(False)
+    for p in chosen.values():
+        p.requires_grad_(True)
     if not chosen:
         raise UsageError("there is nothing to tune: no module from there on has a weight.")
     return list(chosen.values()), kept
@@ -240,7 +241,13 @@ class _Watched:
 
     def objective(self, rows: Tensor) -> Tensor:
         """The loss on these images, with a graph."""
-        table = logits(self.copied, self.images[rows], self.before.target.beside_of(rows)).float()
+
+        def answers(part: slice) -> Tensor:
+            which = rows[part]
+            return logits(self.copied, self.images[which], self.before.target.beside_of(which)).float()
+
+        # in the groups that the maps are computed in: what frozen modules return is kept for both
+        table = torch.cat(self.copied.in_batches(len(rows), self.images.shape[1:], answers))
         self.copied.count(gradient=len(rows))
         if self.tuning.labels is not None:
             kept = functional.cross_entropy(table, self.tuning.labels[rows].to(table.device))

@@ -23,12 +23,20 @@ def surroundings(size: Sequence[int], half: float = HALF) -> Tensor:
     return y[:, None].square() + x[None].square() > half**2
 
 
+def around_objects(size: Sequence[int], half: float, objects: Tensor | None, count: int) -> Tensor:
+    """(count, H, W) bool: outside of the marked objects; of the ellipse where nothing is marked, or nothing is left."""
+    ellipse = surroundings(size, half).expand(count, -1, -1)
+    if objects is None:
+        return ellipse
+    marked, filled = objects.flatten(1).any(1), objects.flatten(1).all(1)
+    return torch.where((marked & ~filled).view(-1, 1, 1), ~objects, ellipse)
+
+
 def described(images: Tensor, outside: Tensor) -> Tensor:
-    """(N, 9): mean color outside, and the log of detail there in three bands, along and across."""
+    """(N, 9): mean color outside (N, H, W), and the log of detail there in three bands, along and across."""
     found = []
-    weight = outside.float() / outside.sum()
-    for part in torch.split(images, 64):
-        x = part.float() / 255
+    for part, own in zip(torch.split(images, 64), torch.split(outside, 64), strict=True):
+        x, weight = part.float() / 255, (own.float() / own.sum((1, 2), keepdim=True))[:, None]
         x = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
         columns = [(x * weight).sum((2, 3))]
         gray = x.mean(1, keepdim=True)
@@ -42,13 +50,17 @@ def described(images: Tensor, outside: Tensor) -> Tensor:
 
 
 def background_candidates(
-    images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int
+    images: Tensor, scenes: Tensor, finding: Tensor, labels: Labels, seed: int, objects: Tensor | None = None
 ) -> list[Candidate]:
-    """A candidate for each label whose surroundings, and not the middle, look the same in different scenes."""
+    """A candidate for each label whose surroundings, and not the middle, look the same in different scenes.
+
+    objects: (N, H, W) bool, what people marked: the surroundings are all else, whatever lies in the middle.
+    """
     found = finding.nonzero().flatten()
-    outside = surroundings(images.shape[2:])
-    corners, core = surroundings(images.shape[2:], CORNERS), ~surroundings(images.shape[2:], CORE)
-    own, middle = (described(images[found], part) for part in (corners, core))
+    outside, corners, beyond_core = (
+        around_objects(images.shape[2:], half, objects, len(images)) for half in (HALF, CORNERS, CORE)
+    )
+    own, middle = (described(images[found], part[found]) for part in (corners, ~beyond_core))
     linked = associate(own, labels.columns[found], scenes[found], seed)
     candidates = []
     for t, label in enumerate(labels.names):
@@ -64,17 +76,20 @@ def background_candidates(
         far = bool((low & (inside / around < 0.5)).any())
         if apart >= chance or not (far or of_middle[0] >= of_middle[1]):
             continue
-        facts = _facts(label, apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
+        numbers = (apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
+        facts = _facts(label, "in the corners" if objects is None else "around the marked objects", *numbers)
         of = (images, scenes, outside, of_label, facts, label, labels.rises[t], seed)
         candidates.append(exchange_candidate("background", f"the surroundings of {label}", None, *of))
     return candidates
 
 
-def _facts(label: str, apart: float, apart_by_chance: float, r: float, r_by_chance: float) -> tuple[str, ...]:
+def _facts(
+    label: str, where: str, apart: float, apart_by_chance: float, r: float, r_by_chance: float
+) -> tuple[str, ...]:
     return (
-        f"in the corners, in different scenes, images of {label} have nearly the same color and detail: they differ by "
+        f"{where}, in different scenes, images of {label} have nearly the same color and detail: they differ by "
         f"{apart:.2f} standard deviations, random sets of as many images by {apart_by_chance:.2f} at least ({DRAWS} sets)",
-        f"color and detail in the corners go with it, far more than those in the middle: correlation {r:.2f}, by chance at "
+        f"color and detail {where} go with it, far more than those inside: correlation {r:.2f}, by chance at "
         f"most {r_by_chance:.2f}",
     )
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from seewhy.audit.confirm import Held, settled
+from seewhy.audit.objects import Marked
 from seewhy.audit.selection import explained_images, finding_half, searched_images
 from seewhy.audit.stream import Progress, Row, explained, list_skipped, read_again
 from seewhy.data.dataset import DataSet
@@ -36,6 +37,7 @@ class Examined:
     strata: list[tuple[str, bool]]
     explained: list[int]  # which of them have maps
     skipped: list[dict[str, str]]  # what could not be read again, though it was when it was predicted
+    objects: Tensor | None = None  # (N, H, W) bool: what people marked; None where nobody was asked
 
 
 def examine(
@@ -47,6 +49,7 @@ def examine(
     at_most: int,
     ledger: Ledger,
     seed: int,
+    marked: Marked | None = None,
 ) -> Examined:
     """Draw the images that are searched, and so many of each class, right and wrong, that are explained, and read them.
 
@@ -55,10 +58,12 @@ def examine(
     strata = _strata(model, rows, truth)
     mapped = set(explained_images(strata, per_class, at_most, seed))
     drawn = searched_images(mapped, len(rows), at_most, seed)
-    kept, shown, images = [], [], []
+    kept, shown, images, masks = [], [], [], []
     skipped: list[dict[str, str]] = []
     for place, one, where in read_again(model, data, [rows[i].index for i in drawn], skipped):
         images.append((one[0] * 255).round().to(torch.uint8))
+        if marked is not None:
+            masks.append(marked.mask_of(data, rows[drawn[place]].index, where.geometry))
         shown.append(where)
         kept.append(drawn[place])
     list_skipped(ledger, skipped)
@@ -74,7 +79,8 @@ def examine(
     scenes = torch.tensor([codes[g] for g in groups])
     held = Held(x, clean, scenes, ~finding_half(groups, own, seed), say, column)
     with_map = [place for place, i in enumerate(kept) if i in mapped]
-    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, with_map, skipped)
+    objects = torch.stack(masks) if masks else None
+    return Examined(of_kept, held, labels, shown, [s.name for s in samples], own, with_map, skipped, objects)
 
 
 def answers(model: VisionModel, ledger: Ledger) -> Callable[[Tensor], Tensor]:

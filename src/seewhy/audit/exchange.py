@@ -25,10 +25,10 @@ def exchange_candidate(
     output: int | None,
     seed: int,
 ) -> Candidate:
-    """What lies inside of a mask (H, W) in images of a label, to be put into images without it, and the other way round.
+    """What lies inside of a mask in images of a label, to be put into images without it, and the other way round.
 
-    carriers: (N,) bool, the images of that label; output: the one that must rise. What is unrelated comes from as many
-    images whose labels were exchanged.
+    inside: (H, W), or (N, H, W) where each image has its own. carriers: (N,) bool, the images of that label; output: the one
+    that must rise. What is unrelated comes from as many images whose labels were exchanged.
     """
     shape = images.shape[2:]
     cells = "" if where is None else f" {[round(v / s * 6) for v, s in zip(where, (*shape, *shape), strict=True)]}"
@@ -54,12 +54,12 @@ def exchange_candidate(
 
 
 def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, seed: int) -> Edit:
-    """Each image with the inside of a mask (H, W) taken from a donor of another scene, drawn by the seed.
+    """Each image with the inside of a mask, (H, W) or one each, taken from a donor of another scene, drawn by the seed.
 
-    The two are blended at the border of the mask: a cut would put an edge there that neither of them has.
+    Where each image has its own, what lies inside of both is taken: no object of a donor comes along. The two are blended
+    at the border of the mask: a cut would put an edge there that neither of them has.
     """
     generator = torch.Generator().manual_seed(seed)
-    weight = gaussian_blur(inside[None, None].float(), SEAM * min(inside.shape))[0]
     pool = donors.nonzero().flatten()
     order = pool[torch.randperm(len(pool), generator=generator)]
     chosen = torch.zeros(len(images), dtype=torch.long)
@@ -71,6 +71,8 @@ def exchanged(images: Tensor, scenes: Tensor, inside: Tensor, donors: Tensor, se
         chosen[i] = donor
 
     def edit(x: Tensor, index: Tensor) -> Tensor:
+        region = inside if inside.ndim == 2 else inside[index] & inside[chosen[index]]
+        weight = gaussian_blur(region.float().view(-1, 1, *inside.shape[-2:]), SEAM * min(inside.shape[-2:]))
         return x + weight * (images[chosen[index]].float() / 255 - x)
 
     return edit

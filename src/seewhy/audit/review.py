@@ -9,6 +9,7 @@ from torch import Tensor
 from seewhy.audit.examined import Examined
 from seewhy.audit.findings import MOST_VALUES
 from seewhy.audit.mistakes import alike_mistakes, features_under, mistakes_in_words
+from seewhy.audit.objects import outside_queue
 from seewhy.audit.stream import Row
 from seewhy.data.dataset import DataSet
 from seewhy.intervals import interval, proportion
@@ -24,7 +25,7 @@ Record = dict[str, Any]
 def review_queue(
     model: VisionModel, e: Examined, maps: Mapping[str, Tensor], kind: str, ledger: Ledger
 ) -> list[Record]:
-    """Explained images to look at: without an honest map, where two methods disagree most, and mistakes.
+    """Explained images to look at: no honest map, much of it outside of the object, methods that disagree, and mistakes.
 
     Of these first the groups that look at the same thing, then the surest ones.
     """
@@ -33,6 +34,8 @@ def review_queue(
     for name, values in maps.items():
         empty = values.isnan().flatten(1).any(1).nonzero().flatten().tolist()
         found += [{"path": paths[i], "reason": f"{name} has no map that can be trusted here"} for i in empty[:EACH]]
+    if e.objects is not None:
+        found += outside_queue(maps, e.objects[e.explained], paths, EACH)
     several = list(maps)
     if len(several) > 1:
         a, b = (maps[name] for name in several[:2])

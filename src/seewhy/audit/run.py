@@ -23,9 +23,11 @@ from seewhy.audit.findings import detectable, facts_of_metadata, finding_of, mer
 from seewhy.audit.gate import judge, read_report
 from seewhy.audit.local import mark_candidates
 from seewhy.audit.marks import biharmonic
+from seewhy.audit.objects import Marked, outside_fact, outside_record, read_marked
 from seewhy.audit.places import place_candidates
 from seewhy.audit.policy import Policy, read_policy, refuse_expired, write_policy
-from seewhy.audit.review import associations, mean_maps, review_queue
+from seewhy.audit.records import write_cost, write_records, write_verdict
+from seewhy.audit.review import review_queue
 from seewhy.audit.setup import check_setup
 from seewhy.audit.stream import Progress, Row, label_name, predicted
 from seewhy.audit.strips import keep_strips, write_findings
@@ -93,6 +95,7 @@ def audit(
     policy: str | Path | None = None,
     *,
     methods: Sequence[str] = METHODS,
+    boxes: Any = None,
     against: str | Path | None = None,
     explained: int = 1000,
     per_class: int = 40,
@@ -107,22 +110,22 @@ def audit(
     dataset: whatever `read_dataset` reads: a folder with a sub-folder per class, a table, a torch Dataset or a list of
     (image, label[, {"group": ...}]). Every image is predicted, at most `explained` are searched; of these `per_class` right
     and as many wrong ones of each class (of a score: of each quarter) are explained by `methods`. What is found on one half
-    of their groups is tested on the other half. policy: seewhy.toml; None: the shipped one, blocking what is confirmed.
-    against: the folder of an earlier audit; only what is new blocks. out: a run folder; the same call goes on where it
-    stopped. anyway: go on where labels or normalization look wrong. pictures=False: no picture is written. checks: what the
-    first method is checked by, on nine of the images, for the trust card of the report.
+    of their groups is tested on the other half. boxes: what people marked as the object, files that `read_boxes` reads or
+    what it gave: then the surroundings are all else, and marks, places and maps say how much of them lies outside. policy:
+    seewhy.toml; None: the shipped one, blocking what is confirmed. against: the folder of an earlier audit; only what is new
+    blocks. out: a run folder; the same call goes on where it stopped. anyway: go on where labels or normalization look
+    wrong. pictures=False: no picture is written. checks: what the first method is checked by, on nine of the images, for the
+    trust card of the report.
     RefusalError for a network without one answer per image, and where the set-up check warns; UsageError for what cannot be
     meant; MissingExtraError, before any work, without scikit-image.
     """
     begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
     model = model if isinstance(model, VisionModel) else bare(model)
-    if model.task not in KIND_OF_TASK:
-        raise RefusalError(f"an audit needs one answer per image; this is task={model.task!r}.")
-    biharmonic()
     rules, infos = read_policy(policy), _methods(methods, per_class, explained, seed)
-    refuse_expired(rules, date.today())
+    _refuse(model, rules)
     asked, before = _asked(infos[0], checks, seed), None if against is None else read_report(against)
     data, truth = labels_for(model, read_dataset(dataset, kind=KIND_OF_TASK[model.task]))
+    marked = read_marked(boxes, data, model)
     folder = runfolder.open_folder(out)
     write_policy(rules, folder)
     kept = _kept_on_interrupt(model, data, rules, folder, pictures=pictures)
@@ -132,7 +135,7 @@ def audit(
         rows, skipped = predicted(model, data, truth, ledger, tell)
         _refuse_few(rows, skipped)
         check_setup(model, data, truth, rows, _data_id(data), ledger, seed, anyway=anyway)
-        examined = examine(model, data, truth, rows, per_class, explained, ledger, seed)
+        examined = examine(model, data, truth, rows, per_class, explained, ledger, seed, marked)
         skipped += examined.skipped
         names = output_names(model, examined.held.clean.shape[1])
         maps = maps_of(model, examined, infos, ledger, data.root, seed, tell)
@@ -144,15 +147,16 @@ def audit(
             "n_skipped": len(skipped),
             **found,
             "review_queue": review_queue(model, examined, maps, data.kind, ledger),
+            **_objects(examined, maps, marked),
             "checks": _checked(model, examined, infos[0], asked, ledger, seed, tell),
             "skipped": skipped,
         }
         report = judge(report, rules, before, date.today())
         keep_strips(model, report, trial_of, names, examined.paths, ledger, pictures=pictures)
         write_findings(folder, report, trial_of, data, examined, pictures=pictures)
-        _write_records(ledger, report, rows, examined, maps, data)
-        _write_verdict(ledger, report)
-        _write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
+        write_records(ledger, report, rows, examined, maps, data)
+        write_verdict(ledger, report)
+        write_cost(ledger, model.forward_rows - spent[0], model.gradient_rows - spent[1], time.perf_counter() - begun)
     return Audit(runfolder.plain(report), folder, _page(folder, report, pictures=pictures), time.perf_counter() - begun)
 
 
@@ -205,8 +209,18 @@ def _methods(names: Sequence[str], per_class: int, explained: int, seed: int) ->
 
 def _asked(info: MethodInfo, checks: Sequence[str], seed: int) -> Asked:
     if "localization" in checks:
-        raise UsageError("the check localization needs boxes, which an audit does not take: sw.check(..., boxes=...).")
+        raise UsageError(
+            "the check localization is no part of an audit's card: sw.localization_report holds maps against boxes."
+        )
     return prepared(info, list(checks), seed, None)
+
+
+def _refuse(model: VisionModel, rules: Policy) -> None:
+    """RefusalError, MissingExtraError and UsageError for what makes no audit, before any work."""
+    if model.task not in KIND_OF_TASK:
+        raise RefusalError(f"an audit needs one answer per image; this is task={model.task!r}.")
+    biharmonic()
+    refuse_expired(rules, date.today())
 
 
 def _refuse_few(rows: Sequence[Row], skipped: Sequence[Record]) -> None:
@@ -262,7 +276,7 @@ def _tried(
 
     def tried(what: str) -> list[Trial]:
         tell(f"looking for {what}", 0, 1)
-        found, said = _candidates(what, held, maps, finding, labels, seed)
+        found, said = _candidates(what, held, maps, finding, labels, seed, e.objects)
         notes.extend(said)
         done = []
         for number, candidate in enumerate(found):
@@ -293,7 +307,13 @@ def _of_all(maps: Tensor, e: Examined) -> Tensor:
 
 
 def _candidates(
-    what: str, held: Held, maps: dict[str, Tensor], finding: Tensor, labels: Labels, seed: int
+    what: str,
+    held: Held,
+    maps: dict[str, Tensor],
+    finding: Tensor,
+    labels: Labels,
+    seed: int,
+    objects: Tensor | None,
 ) -> tuple[list[Candidate], list[str]]:
     if what == "marks":
         return mark_candidates(held.images, held.scenes, finding, maps, held.say, seed)
@@ -302,7 +322,9 @@ def _candidates(
             "Whole-image cues, places and surroundings: no class has six examined images, or there are more than 40 such "
             "classes."
         ]
-    search = {"whole-image cues": whole_candidates, "places": place_candidates, "surroundings": background_candidates}
+    if what == "surroundings":
+        return background_candidates(held.images, held.scenes, finding, labels, seed, objects), []
+    search = {"whole-image cues": whole_candidates, "places": place_candidates}
     return search[what](held.images, held.scenes, finding, labels, seed), []
 
 
@@ -340,7 +362,7 @@ def _found(
     for trial in trials:
         shows = trial.candidate.shows
         first = int(shows.nonzero()[0]) if bool(shows.any()) else 0
-        facts = facts_of_metadata(shows, e.held.scenes, metadata)
+        facts = [*facts_of_metadata(shows, e.held.scenes, metadata), *outside_fact(trial.candidate, e.objects)]
         found.append((finding_of(model, trial, names, e.paths, e.shown[first].geometry, facts), trial))
     kept = merged(found)
     report = {
@@ -353,34 +375,12 @@ def _found(
     return report, {one["id"]: trial for one, trial in kept}
 
 
-def _write_records(
-    ledger: Ledger, report: Record, rows: list[Row], e: Examined, maps: dict[str, Tensor], data: DataSet
-) -> None:
-    """Every number of the report as a row."""
-    for one in report["findings"]:
-        ledger.append("finding", identity(one), one)
-        for effect in one["effect"]:
-            ledger.append(
-                "effect",
-                identity([one["id"], effect]),
-                {"candidate": one["id"], "operation": "all", "image": "", **effect},
-            )
-    for one in associations(rows, data):
-        ledger.append("association", identity(one), one)
-    for one in mean_maps(maps, [e.strata[i] for i in e.explained], ledger):
-        ledger.append("mean_map", identity(one), one)
-
-
-def _write_verdict(ledger: Ledger, report: Record) -> None:
-    """What it all came to; every run that ends writes one, as a policy may have changed since."""
-    said = ("verdict", "reasons", "policy", "detectable_effect", "not_tested")
-    content = {**{name: report[name] for name in said}, "findings": [identity(one) for one in report["findings"]]}
-    ledger.append("verdict", identity([content, time.time()]), runfolder.plain(content))
-
-
-def _write_cost(ledger: Ledger, forward: int, gradient: int, seconds: float) -> None:
-    cost = {"forward_rows": forward, "gradient_rows": gradient, "seconds": round(seconds, 1)}
-    ledger.append("cost", identity([cost, time.time()]), cost)
+def _objects(e: Examined, maps: dict[str, Tensor], marked: Marked | None) -> Record:
+    """How much of the explained images' maps lies outside of what people marked; nothing where nobody did."""
+    if marked is None or e.objects is None:
+        return {}
+    scenes = e.held.scenes[e.explained]
+    return {"objects": outside_record(maps, e.objects[e.explained], scenes, marked.unused)}
 
 
 def _not_tested(data: DataSet) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seewhy.checks.objects import Objects, box_maps, median_boxes, overlap_of_masks, read_annotations
 from seewhy.checks.overlap import Table, at_best_threshold, mean_tables, score_maps
+from seewhy.checks.plausible import outside_queue, peaks_inside, reached_by_others
 from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Curve, Score, Verdict, check, excluded, score
 from seewhy.controls import center_maps, edge_maps, random_maps
 from seewhy.data.geometry import resize
@@ -69,8 +70,9 @@ def localization(
 
     boxes: per image a list or (K, 4) array of x0, y0, x1, y1 in pixels of the input, ends exclusive; a pixel belongs to
     a box that holds its center, and all boxes of an image together are the object. masks: (N, H, W) bool. annotators: a
-    list of either, one per annotator; a score is then its mean over those who marked something. Maps are resized to the
-    input (n-linear, half-pixel). sign "positive": evidence against counts as none; "absolute": as evidence for.
+    list of either, one per annotator; a score is then its mean over those who marked something, and stands for each of
+    them by itself beside how far they agree with one another. Maps are resized to the input (n-linear, half-pixel). sign
+    "positive": evidence against counts as none; "absolute": as evidence for.
 
     All in [0, 1]. iou_at_q: {map >= q max} with the object; box_iou_at_q: the bounding box of its largest part (pixels
     that touch, also at a corner) with the box that it meets best. pointing_game: the peak lies inside (tolerant: within
@@ -78,6 +80,8 @@ def localization(
     pixels inside, K the object's pixels. auprc: average precision of the order, as scikit-learn computes it.
     Ties (several peaks, values equal at rank K, parts equally large) count with the mean over all ways to break them. A
     map without a positive value marks nothing: 0 everywhere, counted as empty, never left out.
+    peak_in_plausible_region: the peak lies where the object of this class was marked in an image of another source; the
+    images where it does not are the review queue, farthest first. NaN where no other source has that class.
 
     Controls: random and edge map; center prior, and the median box of the images of other sources with the same class
     (`classes`; `clusters`: images of one source), which look at no picture; what as many random pixels score by chance.
@@ -104,7 +108,15 @@ def localization(
     }
     mine = tables.pop("")
     tables = {name: _where_scored(table, mine) for name, table in tables.items()}
-    scores = (*_scores(mine, tables, clusters), *_above_priors(mine, tables, clusters), *_people(annotated, clusters))
+    region = reached_by_others(annotated, sources or range(len(images)), kinds or [0] * len(images))
+    inside = {name: peaks_inside(one, region) for name, one in {"": own, **others}.items()}
+    inside = _where_scored(inside, mine)
+    scores = (
+        *_scores(mine, tables, clusters),
+        *_above_priors(mine, tables, clusters),
+        _plausible(inside, region, clusters),
+        *_people(own, annotated, clusters),
+    )
     there = sum(bool(v) for v in torch.stack([o.there for o in annotated]).any(0))
     lost = sum(1 for why in reasons if why and why != "no object is marked")
     verdict = _verdict(scores, lost, there)
@@ -115,7 +127,7 @@ def localization(
         _sentence(scores, verdict, there),
         curves=_curves(mine, tables, q, clusters),
         excluded=excluded(reasons),
-        details=_details(mine, own, annotated, q, clusters),
+        details={**_details(mine, own, q), "review_queue": outside_queue(own, inside[""], region)},
     )
 
 
@@ -193,12 +205,35 @@ def _above_priors(mine: Table, tables: Mapping[str, Table], clusters: Sequence[o
     ]
 
 
-def _people(annotated: Sequence[Objects], clusters: Sequence[object] | None) -> list[Score]:
-    """How well the annotators agree with one another: the mean overlap of their pairs."""
+def _plausible(inside: Table, region: Tensor, clusters: Sequence[object] | None) -> Score:
+    controls = {name: numbers for name, numbers in inside.items() if name}
+    share = region.flatten(1).double().mean(1)
+    controls["chance"] = torch.where(inside[""].isnan(), torch.nan, share)
+    unit = "share of images whose peak lies where another source's object of the class does"
+    return score("peak_in_plausible_region", inside[""], "higher", unit, controls=controls, clusters=clusters)
+
+
+def _people(values: Tensor, annotated: Sequence[Objects], clusters: Sequence[object] | None) -> list[Score]:
+    """How well the annotators agree with one another, the mean overlap of their pairs; and the map with each of them."""
     if len(annotated) < 2:
         return []
-    pairs = torch.stack([overlap_of_masks(a.mask, b.mask) for a, b in combinations(annotated, 2)])
-    return [score("annotators_iou", pairs.nanmean(0), "neither", "intersection over union", clusters=clusters)]
+    pairs = torch.stack([_agreement(a, b) for a, b in combinations(annotated, 2)])
+    found = [score("annotators_iou", pairs.nanmean(0), "neither", "intersection over union", clusters=clusters)]
+    for k, one in enumerate(annotated, 1):
+        overlap, who = score_maps(values, one, NAMED, 0)["iou"], one.annotator or f"annotator {k}"
+        found += [
+            score(f"iou_at_{q:.2f} with {who}", overlap[:, j], "higher", "intersection over union", clusters=clusters)
+            for j, q in enumerate(NAMED)
+        ]
+    return found
+
+
+def _agreement(a: Objects, b: Objects) -> Tensor:
+    """Overlap of two annotators (N,), NaN where one of them did not look, or both marked nothing."""
+    overlap = overlap_of_masks(a.mask, b.mask)
+    for looked in (a.looked, b.looked):
+        overlap = overlap if looked is None else torch.where(looked, overlap, torch.nan)
+    return overlap
 
 
 def _verdict(scores: Sequence[Score], lost: int, there: int) -> Verdict:
@@ -247,13 +282,7 @@ def _curves(
     )
 
 
-def _details(
-    mine: Table,
-    values: Tensor,
-    annotated: Sequence[Objects],
-    q: Sequence[float],
-    clusters: Sequence[object] | None,
-) -> dict[str, Any]:
+def _details(mine: Table, values: Tensor, q: Sequence[float]) -> dict[str, Any]:
     """What else there is to know."""
     known = ~mine["auprc"].isnan()
     flat = values[known].flatten(1)
@@ -261,7 +290,7 @@ def _details(
         return {"n": 0}
     best = {sweep: q[int(mine[sweep][known].mean(0).argmax())] for sweep in ("iou", "box_iou")}
     hits = {f"{one:.2f}": float((mine[f"box_iou_at_{one:.2f}"][known] >= HIT).double().mean()) for one in NAMED}
-    details = {
+    return {
         "n": int(known.sum()),
         "object_share_of_the_picture": float(mine["object"][known].mean()),
         "empty": int((flat.amax(1) <= 0).sum()),
@@ -269,9 +298,3 @@ def _details(
         "best_q_of_set": best,
         f"share_of_images_with_box_iou_of_{HIT}": hits,
     }
-    if len(annotated) > 1:
-        tables = [score_maps(values, one, NAMED, 0)["iou"] for one in annotated]
-        details["iou_with_each_annotator"] = {
-            f"{one:.2f}": [interval(t[:, k], clusters).to_dict() for t in tables] for k, one in enumerate(NAMED)
-        }
-    return details

@@ -21,6 +21,8 @@ class Objects:
 
     mask: Tensor  # (N, H, W) bool: every object of the image together
     boxes: tuple[Tensor, ...]  # per image (K, 4) float64: x0, y0, x1, y1 in pixels, ends exclusive
+    looked: Tensor | None = None  # (N,) bool: the images that they looked at; None: at all
+    annotator: str = ""
 
     @property
     def there(self) -> Tensor:
@@ -29,7 +31,10 @@ class Objects:
 
 
 def read_annotations(boxes: Any, masks: Any, annotators: Any, shape: Sequence[int]) -> list[Objects]:
-    """Boxes, or masks, or a list of either, one per annotator, of images of shape (N, C, H, W); UsageError for others."""
+    """Boxes, or masks, or a list of either, one per annotator, of images of shape (N, C, H, W); UsageError for others.
+
+    An annotator may also be given as `Objects`, already read.
+    """
     if sum(given is not None for given in (boxes, masks, annotators)) != 1:
         given = [n for n, v in (("boxes", boxes), ("masks", masks), ("annotators", annotators)) if v is not None]
         raise UsageError(
@@ -42,7 +47,7 @@ def read_annotations(boxes: Any, masks: Any, annotators: Any, shape: Sequence[in
         return [_read_boxes(boxes, shape) if masks is None else _read_masks(masks, shape)]
     if not isinstance(annotators, list | tuple) or not annotators:
         raise UsageError("annotators is a list with the boxes or the masks of each annotator.")
-    return [_read_masks(one, shape) if _is_mask(one) else _read_boxes(one, shape) for one in annotators]
+    return [_read_one(one, shape) for one in annotators]
 
 
 def overlap_of_boxes(a: Tensor, b: Tensor) -> Tensor:
@@ -112,6 +117,15 @@ def _largest(labels: NDArray[np.int32], count: int) -> NDArray[np.int64]:
     np.maximum.at(most, plane, pixels)
     wins = (pixels == most[plane]) & (pixels > 0)
     return np.where(wins, wins.cumsum(), 0)[labels]
+
+
+def _read_one(given: Any, shape: Sequence[int]) -> Objects:
+    if isinstance(given, Objects):
+        expected = (shape[0], *shape[2:])
+        if tuple(given.mask.shape) != expected:
+            raise UsageError(f"objects of an annotator in {tuple(given.mask.shape)} pixels; the images are {expected}.")
+        return given
+    return _read_masks(given, shape) if _is_mask(given) else _read_boxes(given, shape)
 
 
 def _is_mask(given: Any) -> bool:

@@ -49,6 +49,23 @@ def labels_for(model: VisionModel, dataset: DataSet) -> tuple[DataSet, Tensor]:
     return replace(dataset, samples=tuple(samples), skipped=tuple(skipped)), _targets(model, kind, values)
 
 
+def class_of(model: VisionModel, name: str) -> tuple[int, str]:
+    """The class of a name, whatever its case and underscores, or of an index as text: (index, the model's own name for it).
+
+    ValueError, with the reason, where the model has none, or several.
+    """
+    names = _names(model)
+    named: Named = {}
+    for k, exact in enumerate(names):
+        named.setdefault(_folded(exact), []).append((k, exact))
+    label = as_kind(name, "class")
+    by_name = isinstance(label, str) or bool(_places(name, named))
+    found = _index(name if by_name else label, named, _outputs(model), model.labels is None)  # type: ignore[arg-type]
+    if isinstance(found, str):
+        raise ValueError(found)  # noqa: TRY004  # it is a reason here, no value of a wrong type
+    return found, names[found] if found < len(names) else name
+
+
 def _as_kind(label: Any, kind: Kind) -> tuple[Any, str]:
     """The label as the model's task has it, and why it cannot be one."""
     try:

@@ -1,6 +1,8 @@
 """Tables by their columns: CSV; Parquet and Arrow files are in stored.py."""
 
 import csv
+import gzip
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,10 +54,12 @@ def guess_column(table: Table, known: Sequence[str]) -> str | None:
 def read_csv(path: Path) -> Table:
     """A CSV table in UTF-8 with a header row; cells parted by comma, semicolon or tab: whichever the header has most of.
 
-    A row with another number of cells than the header is listed as skipped. UsageError for what is no such table.
+    Also packed (.gz). Empty cells at a row's end count for nothing: spreadsheets leave them, also in the header. A row with
+    another number of cells than the header is listed as skipped. UsageError for what is no such table.
     """
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             delimiter = max(DELIMITERS, key=header.count)
             file.seek(0)
@@ -66,9 +70,12 @@ def read_csv(path: Path) -> Table:
         raise UsageError(f"{path}: no such table of labels.{near_file(path)}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} cannot be read as a CSV table in UTF-8 ({error}): save it as CSV UTF-8.") from error
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, ValueError, EOFError, zlib.error, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as a CSV table ({error}).") from error
     names = [name.strip() for name in rows[0]] if rows else []
+    while names and not names[-1]:
+        names.pop()
+    rows = [row[: len(names)] if not any(map(str.strip, row[len(names) :])) else row for row in rows]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise UsageError(f"{path}: the column {twice[0]!r} is there {names.count(twice[0])} times: name each once.")

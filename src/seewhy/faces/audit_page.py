@@ -140,6 +140,10 @@ def _facts(report: Record, about: Record) -> list[tuple[str, str]]:
     if report.get("n_examined") is not None:
         found.append(("searched", f"{report['n_examined']:,}"))
         found.append(("explained", f"{report.get('n_explained', report['n_examined']):,}"))
+    for name, one in report.get("objects", {}).get("outside", {}).items():
+        if one["map"]["n"]:
+            shares = [f"{100 * one[what]['value']:.0f} %" for what in ("map", "picture")]
+            found.append((f"{name} outside of the marked objects", f"{shares[0]} (of the picture {shares[1]})"))
     confirmed = [one for one in report["findings"] if one["status"] == "confirmed"]
     found.append(("candidates tried", f"{len(report['findings']):,}"))
     found.append(("confirmed", f"{len(confirmed):,}"))

@@ -16,29 +16,17 @@ from seewhy.loading.extras import import_extra
 INK, SOFT, LINE, PANEL = "#1c1d22", "#5d6069", "#dcdcd6", "#f5f5f2"
 COLOR = {"pass": "#2c8a5b", "blocked": "#c2371f"}
 OPEN = "#b07300"  # inconclusive, incomplete
-MARGIN, WIDE, PICTURE = 48, 499, 74  # points; A4 is 595 wide
+PAGE = (595.28, 841.89)  # points: A4
+MARGIN, TOP, WIDE, PICTURE = 48, 46, 499, 74  # points
 SIGNED = ("Name", "Role", "Decision", "Date", "Signature")
 Record = Mapping[str, Any]
 
 
 def audit_pdf(shown: Record) -> bytes:
     """What `audit_page.contents` gives, as the bytes of a PDF; MissingExtraError without the extra [pdf]."""
-    platypus = import_extra("reportlab.platypus", "pdf", "a PDF report")
     paper = Paper()
     story = [*_verdict(paper, shown), *_findings(paper, shown), *_untested(paper, shown), *_sign_off(paper, shown)]
-    buffer = BytesIO()
-    document = platypus.SimpleDocTemplate(
-        buffer,
-        pagesize=(595.28, 841.89),
-        leftMargin=MARGIN,
-        rightMargin=MARGIN,
-        topMargin=52,
-        bottomMargin=52,
-        title=f"seewhy audit: {shown['verdict']}",
-        invariant=True,  # the same report is the same file
-    )
-    document.build(story, onFirstPage=paper.foot, onLaterPages=paper.foot)
-    return buffer.getvalue()
+    return paper.pdf(story, f"seewhy audit: {shown['verdict']}")
 
 
 class Paper:
@@ -54,6 +42,13 @@ class Paper:
             metrics.registerFont(fonts.TTFont(name, f"{name}.ttf"))
         metrics.registerFontFamily("Vera", normal="Vera", bold="VeraBd", italic="Vera", boldItalic="VeraBd")
         self.glyphs = metrics.getFont("Vera").face.charToGlyph
+
+    def pdf(self, story: list[Any], title: str) -> bytes:
+        """A story as the bytes of a file: A4, the same bytes for the same story."""
+        buffer, edge = BytesIO(), {"leftMargin": MARGIN, "rightMargin": MARGIN, "topMargin": TOP, "bottomMargin": TOP}
+        document = self.platypus.SimpleDocTemplate(buffer, pagesize=PAGE, title=title, invariant=True, **edge)
+        document.build(story, onFirstPage=self.foot, onLaterPages=self.foot)
+        return buffer.getvalue()
 
     def text(self, said: object, size: float = 9.2, color: str = INK, **more: Any) -> Any:
         """A paragraph of plain text: nothing in it is markup."""

@@ -32,7 +32,7 @@ def comparison(found: Sequence[Mapping[str, Any]], least: int = 2) -> dict[str, 
     lines = []
     for card in found:
         values = {(row["check"], score["name"]): score["value"] for row in card["rows"] for score in row["scores"]}
-        lines.append({"method": card["about"]["title"], "values": [values.get(key, "") for key in columns]})
+        lines.append({"method": _name(card, found), "values": [values.get(key, "") for key in columns]})
     return {"columns": list(columns.values()), "lines": lines, "plots": _overlaid(found)}
 
 
@@ -71,7 +71,21 @@ def comparison_rows(found: Sequence[Record]) -> tuple[list[str], list[list[str]]
 def _about(about: Record) -> str:
     images = len(about["images"])
     where = f", layer {about['layer']}" if about["layer"] else ""
-    return f"{about['model']}, {images} image{'s' if images > 1 else ''}{where}, seed {about['seed']}"
+    asked = f", explained: {about['targets'][0]}" if len(set(about["targets"])) == 1 else ""
+    return f"{about['model']}, {images} image{'s' if images > 1 else ''}{asked}{where}, seed {about['seed']}"
+
+
+def _name(card: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+    """The method of a card; where several cards are of it, with what was explained."""
+    title, targets = card["about"]["title"], card["about"]["targets"]
+    alone = sum(other["about"]["title"] == title for other in found) == 1
+    return title if alone or len(set(targets)) > 1 else f"{title}, {targets[0]}"
+
+
+def _queue(record: Record) -> list[tuple[str, str]]:
+    """The images of a check that a person should look at, by name, each with the reason."""
+    names = record["card"]["images"]
+    return [(names[one["image"]], one["reason"]) for one in record["details"].get("review_queue", [])]
 
 
 def _row(record: Record) -> dict[str, Any]:
@@ -84,6 +98,7 @@ def _row(record: Record) -> dict[str, Any]:
         "plots": _plots(record["curves"]),
         "curves": record["curves"],
         "excluded": _excluded(record["excluded"]),
+        "queue": _queue(record),
         "settings": ", ".join(f"{name} = {_short(value)}" for name, value in record["settings"].items()),
         "cost": f"{record['forward_rows']} forward and {record['gradient_rows']} gradient rows, "
         f"{number(record['seconds'])} s",

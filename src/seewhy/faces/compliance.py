@@ -17,7 +17,7 @@ from seewhy.faces.compliance_evidence import (
 )
 from seewhy.faces.compliance_subject import Content, Subject, missing
 from seewhy.identity import identity
-from seewhy.ledger import Record, open_ledger
+from seewhy.ledger import Ledger, Record, open_ledger
 from seewhy.registry import METHODS
 
 SCHEMA = 1
@@ -40,7 +40,8 @@ def compliance_record(
     """
     with open_ledger(folder, read_only=True) as ledger:
         records = ledger.read()
-    subject = _subject(str(folder), records, None if decision is None else str(decision))
+        chosen = None if decision is None else _chosen(ledger, records, decision)
+    subject = _subject(str(folder), records, chosen)
     try:
         return _record(subject, (purpose or "").strip() or None)
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -75,11 +76,10 @@ def _record(subject: Subject, purpose: str | None) -> dict[str, Any]:
 # -- what the record is of -----------------------------------------------------------------------------------------------
 
 
-def _subject(folder: str, records: Sequence[Record], decision: str | None) -> Subject:
+def _subject(folder: str, records: Sequence[Record], chosen: Record | None) -> Subject:
     explained = [one for one in records if one.kind == "explanation"]
     runs = [one for one in records if one.kind == "run"]
-    if decision is not None:
-        chosen = _chosen(folder, records, decision)
+    if chosen is not None:
         question = _question(chosen.content)
         beside = [one for one in explained if one != chosen and _question(one.content) == question]
         return Subject("decision", folder, records, _once([chosen, *_without_controls(beside)]))
@@ -111,19 +111,19 @@ def _one(what: str, found: set[str], folder: str, fix: str) -> None:
         raise UsageError(f"the ledger of {folder} holds {len(found)} {what}; a compliance record is of one. {fix}")
 
 
-def _chosen(folder: str, records: Sequence[Record], decision: str) -> Record:
+def _chosen(ledger: Ledger, records: Sequence[Record], decision: str | int) -> Record:
     """The explanation of this number, or of the one key that begins so; UsageError where there is none, or several."""
     explained = [one for one in records if one.kind == "explanation"]
-    found = [one for one in records if str(one.number) == decision]
-    found = found or [one for one in explained if decision and one.key.startswith(decision)]
-    if _without_controls(one for one in found if one.kind == "explanation") and len(found) == 1:
+    found, folder = ledger.named(decision, "explanation"), ledger.folder
+    if len(found) == 1 and _without_controls(found):
         return found[0]
-    if len(found) == 1 and found[0].kind == "explanation":
+    others = [] if found else ledger.named(decision)
+    if len(found) == 1:
         said = f"record {decision} of {folder} is a map of {found[0].content['method']}, which knows nothing of the network"
-    elif len(found) == 1:
-        said = f"record {decision} of {folder} is of kind {found[0].kind}, no explanation"
+    elif len(others) == 1:
+        said = f"record {decision} of {folder} is of kind {others[0].kind}, no explanation"
     else:
-        said = f"{len(found) or 'no'} explanations of {folder} have the number or the key {decision!r}"
+        said = f"{len(found) or 'no'} explanations of {folder} have the number or the key {str(decision)!r}"
     known = ", ".join(f"{one.number} ({one.content['image']}, {one.content['method']})" for one in explained[:5])
     more = f" and {len(explained) - 5} more" if len(explained) > 5 else ""
     raise UsageError(f"{said}. Explanations: {known or 'none'}{more}.")

@@ -1,10 +1,9 @@
 """The compliance record as a PDF for a file and a signature, in the type of the audit's."""
 
 from collections.abc import Mapping
-from io import BytesIO
 from typing import Any
 
-from seewhy.faces.audit_pdf import MARGIN, SOFT, WIDE, Paper
+from seewhy.faces.audit_pdf import SOFT, WIDE, Paper
 
 TIGHT: dict[str, Any] = {"spaceAfter": 1}
 NAMES = 112  # points, of the left column of facts
@@ -30,19 +29,7 @@ def compliance_pdf(shown: Mapping[str, Any]) -> bytes:
     room = ("TOPPADDING", (0, 0), (-1, -1), 16)
     signed = [_heading(paper, "Sign-off"), paper.table(fields, (90, WIDE - 90), room)]
     story.append(paper.platypus.KeepTogether(signed))
-    buffer = BytesIO()
-    document = paper.platypus.SimpleDocTemplate(
-        buffer,
-        pagesize=(595.28, 841.89),
-        leftMargin=MARGIN,
-        rightMargin=MARGIN,
-        topMargin=42,
-        bottomMargin=46,
-        title=f"{shown['title']}: {shown['of']}",
-        invariant=True,  # the same record is the same file
-    )
-    document.build(story, onFirstPage=paper.foot, onLaterPages=paper.foot)
-    return buffer.getvalue()
+    return paper.pdf(story, f"{shown['title']}: {shown['of']}")
 
 
 def _section(paper: Paper, section: Mapping[str, Any]) -> list[Any]:

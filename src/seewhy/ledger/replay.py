@@ -81,7 +81,7 @@ class Replay:
 
 def replay(
     folder: str | Path,
-    id: int | str,  # noqa: A002  # what a record's number and key are called everywhere
+    record_id: int | str,
     *,
     model: VisionModel | nn.Module | None = None,
     image: Any = None,
@@ -94,17 +94,17 @@ def replay(
 ) -> Replay:
     """Compute a recorded explanation again from its model and image, and compare it with the record.
 
-    folder: the run folder; id: a record's number, or the start of its key. model: None loads it as the record says. image:
-    None is the recorded path, under `root` where that is given, else the pixels that the run folder keeps. What a record
-    holds only the hash of is given again: method (from_captum), target (functions, masks, embeddings), beside, parameters
-    (pictures). tolerance: of the map's largest absolute value, used only where the last digits may differ, with the reason;
-    None: 1e-5 in float32, or what rounding alone does to this very map: the largest difference in up to 19 runs with every
-    pixel moved by one unit in the last place (a gradient jumps where a ReLU flips); 0 in other precisions. RefusalError
-    where it cannot be replayed, UsageError where there is no such record.
+    folder: the run folder; record_id: a record's number, or the start of its key. model: None loads it as the record says.
+    image: None is the recorded path, under `root` where that is given, else the pixels that the run folder keeps. What a
+    record holds only the hash of is given again: method (from_captum), target (functions, masks, embeddings), beside and
+    parameters (pictures). tolerance: of the map's largest absolute value, used only where the last digits may differ, with
+    the reason; None: 1e-5 in float32, or what rounding alone does to this very map: the largest difference in up to 19 runs
+    with every pixel moved by one unit in the last place (a gradient jumps where a ReLU flips); 0 in other precisions.
+    RefusalError where it cannot be replayed, UsageError where there is no such record.
     """
     begun = time.perf_counter()
     with open_ledger(folder, read_only=True) as ledger:
-        record = find_explanation(ledger, id)
+        record = find_explanation(ledger, record_id)
         known, lost = _recorded_map(ledger, record)
         network = model if isinstance(model, VisionModel) else _network(record, model)
         x, shown, where = pixels_of(ledger, record, network, image, root)
@@ -138,7 +138,7 @@ def replay(
 
 def recorded_model(
     folder: str | Path,
-    id: int | str,  # noqa: A002  # as above
+    record_id: int | str,
     *,
     specification: str | None = None,
     weights: str | Path | None = None,
@@ -151,23 +151,21 @@ def recorded_model(
     network was loaded, or where it cannot be loaded so.
     """
     with open_ledger(folder, read_only=True) as ledger:
-        record = find_explanation(ledger, id)
+        record = find_explanation(ledger, record_id)
     given = {"specification": specification, "weights": weights, "labels": labels}
     return _loaded(record, {name: value for name, value in given.items() if value is not None}, device)
 
 
-def find_explanation(ledger: Ledger, id: int | str) -> Record:  # noqa: A002  # as above
+def find_explanation(ledger: Ledger, record_id: int | str) -> Record:
     """The explanation of this number, or whose key starts so; UsageError where there is none, or several."""
-    records, asked = ledger.read("explanation"), str(id)
-    found = [record for record in records if asked.isdecimal() and record.number == int(asked)]
-    found = found or [record for record in records if asked and record.key.startswith(asked)]
+    found = ledger.named(record_id, "explanation")
     if len(found) != 1:
-        numbers = ", ".join(str(record.number) for record in (found or records)[:10])
-        several = f"{len(found)} explanations have a key that starts with {asked!r}" if found else ""
-        none = f"no explanation has the number {asked} or a key that starts so; {ledger.folder} holds {len(records)}"
-        raise UsageError(
-            f"{several or none} (numbers {numbers or 'none'}{', ...' if len(found or records) > 10 else ''})."
-        )
+        several = f"{len(found)} explanations have a key that starts with {str(record_id)!r}"
+        none = f"no explanation has the number {record_id} or a key that starts so; {ledger.folder} holds "
+        known = found or ledger.read("explanation")
+        numbers = ", ".join(str(record.number) for record in known[:10]) or "none"
+        more = ", ..." if len(known) > 10 else ""
+        raise UsageError(f"{several if found else f'{none}{len(known)}'} (numbers {numbers}{more}).")
     r = found[0]
     if chain_hash(r.previous, r.number, r.time, r.kind, r.key, r.content) != r.hash:
         raise RefusalError(

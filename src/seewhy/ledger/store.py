@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sqlalchemy import Column, Connection, exists, insert, select
+from sqlalchemy import Column, Connection, RowMapping, exists, insert, select
 
 from seewhy import runfolder
 from seewhy.data.images import as_rgb, read_photo
@@ -38,6 +38,7 @@ from seewhy.ledger.schema import (
 from seewhy.ledger.sqlite import damage
 
 KEYS_AT_ONCE = 500  # in one question to the database
+DIGITS = 18  # of a number: what the databases take
 ROWS_AT_ONCE = 1000
 QUALITY = 85  # of JPEG pictures
 DRAWING = 256  # colors: a picture of no more stays exact, as PNG
@@ -120,6 +121,25 @@ class Ledger:
         known_name("kind of record", kind, CONTENTS)
         with self._connection() as connection:
             return _known(connection, kind, [_stored_key(kind, key)]).get(stored_text(key))
+
+    def named(self, asked: int | str, kind: str | None = None) -> list[Record]:
+        """The record of this number, else those of this key, else those whose key begins so: of a kind (None: of any).
+
+        A number that a record of another kind has names no key.
+        """
+        if kind is not None:
+            known_name("kind of record", kind, CONTENTS)
+        given, every = stored_text(str(asked)), select(*_RECORD).order_by(record_table.c.number)
+        with self._connection() as connection:
+            rows: Sequence[RowMapping] = []
+            if given.isdecimal() and len(given) <= DIGITS:
+                rows = connection.execute(every.where(record_table.c.number == int(given))).mappings().all()
+            if given and not rows:
+                begins = record_table.c.key.startswith(given, autoescape=True)  # SQLite takes either case for the same
+                rows = connection.execute(every.where(begins)).mappings().all()
+                rows = [row for row in rows if row["key"].startswith(given)]
+        found = [record for row in rows if kind in (None, (record := _record(dict(row))).kind)]
+        return [record for record in found if record.key == given] or found
 
     def read(
         self,

@@ -216,7 +216,9 @@ def _about(info: MethodInfo, explanation: Explanation, seed: int, setup: Setup |
         "provenance": explanation.provenance,
     }
     said = None if setup is None else setup.to_dict()  # of the labels: no map depends on them
-    return {"id": identity([about, explanation.images])[:DIGITS], **about, "setup": said}
+    lasting = {name: value for name, value in explanation.provenance.items() if name != "batch_size"}  # is timed anew
+    own = identity([{**about, "provenance": lasting}, explanation.images])[:DIGITS]
+    return {"id": own, **about, "setup": said}
 
 
 def _row(

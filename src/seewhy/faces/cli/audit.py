@@ -35,6 +35,10 @@ METADATA = "Column of metadata, such as hospital or seller; repeat for several. 
 ROOT = "Folder that the paths of a table are relative to. Default: the table's own."
 SPLIT = "Which split of a data set that holds several, such as test."
 METHOD = "A method; repeat for several. Default: grad_cam and occlusion. See: seewhy methods."
+BOXES = (
+    "What people marked as the object: a table, COCO JSON, a folder of Pascal VOC XML or of masks; repeat for several. "
+    "Surroundings are then all that lies outside."
+)
 POLICY = "What blocks: a seewhy.toml of your own. Default: confirmed findings block."
 AGAINST = "Run folder of an earlier audit: only what is new blocks."
 PICTURES = "Keep no picture, for private data: neither in the run folder nor on the page."
@@ -53,6 +57,7 @@ def audit(
     root: Path | None = typer.Option(None, help=ROOT),
     split: str | None = typer.Option(None, help=SPLIT),
     method: list[str] = typer.Option([], help=METHOD),
+    boxes: list[Path] = typer.Option([], help=BOXES),
     policy: Path | None = typer.Option(None, help=POLICY),
     against: Path | None = typer.Option(None, help=AGAINST),
     explained: int = typer.Option(1000, min=1, help="Images that are explained at most; all are predicted."),
@@ -104,6 +109,7 @@ def audit(
             out,
             policy,
             methods=names,
+            boxes=boxes or None,
             against=against,
             explained=explained,
             per_class=per_class,

@@ -10,10 +10,12 @@ import typer
 from seewhy.faces.cli import options
 from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, UNUSABLE, progress_bar, result, result_json, say, table
 from seewhy.faces.cli.explain import TARGET, Skip, duration, find, finish, say_forecast
+from seewhy.faces.cli.localization import BOXES, CLUSTERS, FINDING, localize, read_marks, rows_of
 
 if TYPE_CHECKING:
     from seewhy.checks import CheckResult
     from seewhy.model import VisionModel
+    from seewhy.trust import TrustCard
 
 ONLY = "A check, by name; repeat for several. See: seewhy check --list."
 SETTING = "A parameter of a check: CHECK.NAME=VALUE, e.g. faithfulness.steps=20; repeat for several."
@@ -52,6 +54,9 @@ def check(
     everything: bool = typer.Option(False, "--all", help="Every order, similarity, repair and protocol: takes longer."),
     truth: str | None = typer.Option(None, help=TRUTH),
     training: Path | None = typer.Option(None, help=TRAINING),
+    boxes: list[Path] = typer.Option([], help=BOXES),
+    finding: list[str] = typer.Option([], help=FINDING),
+    clusters: str | None = typer.Option(None, help=CLUSTERS),
     anyway: bool = typer.Option(False, "--anyway", help="Go on where labels or normalization look wrong."),
     out: Path = typer.Option(Path("seewhy-check"), help="Run folder for the card, the maps and the page."),
     labels: Path | None = options.LABELS,
@@ -84,6 +89,7 @@ def check(
     given = options.parameters(param)
     check_methods([method], given, target, layer, seed)
     settings = check_settings(setting, only, everything=everything)
+    marks = read_marks(boxes, finding, clusters, only, (truth, training))
     pixels = options.pixels(mean, std, size, crop, framing)
     readable, skipped = readable_images(images)
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
@@ -91,26 +97,25 @@ def check(
     given = options.read_pictures(given, network)
     classes = None if truth is None else read_truth(truth, readable)
     add_data(settings, network, only, training, readable, classes, out)
-    names = only or list(DEFAULT)
-    if estimate(network, [method], {method: given}, len(readable), names, settings, dry_run=dry_run, as_json=as_json):
+    names, maps = only or list(DEFAULT), len(readable)
+    maps = rows_of(network, readable, marks, finding, target) if marks else maps
+    if estimate(network, [method], {method: given}, maps, names, settings, dry_run=dry_run, as_json=as_json):
         return
     open_folder(out)
-    asked: dict[str, Any] = {
-        "target": target,
-        "layer": layer,
-        "settings": settings,
-        "anyway": anyway,
-        "seed": seed,
-        "out": out,
-    }
+    asked: dict[str, Any] = {"target": target, "layer": layer, "seed": seed, **given}
+    if marks:
+        own = settings.get("localization", {})
+        localize(
+            network, readable, skipped, marks, method, finding, out, max_skipped, as_json=as_json, settings=own, **asked
+        )
     with kept_on_interrupt(out), progress_bar() as step:
-        card = sw.check(network, readable, method, classes, only or None, progress=step, **asked, **given)
+        how = {"settings": settings, "anyway": anyway, "out": out, "progress": step}
+        card = sw.check(network, readable, method, classes, only or None, **how, **asked)
     page = finish(out, readable, skipped)
     if as_json:
         result_json({**card.to_dict(), "skipped": skipped, "page": str(page)})
     else:
-        show_setup(card.about["setup"])
-        table(("check", "verdict", "value", "controls", "what it says"), [row_of(r) for r in card.rows.values()])
+        show_card(card)
         result(str(page))
     raise typer.Exit(SKIPPED if len(skipped) > max_skipped else DONE)
 
@@ -254,6 +259,12 @@ def say_trainings(network: "VisionModel", given: dict[str, Any]) -> None:
     named = {name: given[name] for name in ("fractions", "mask_alone", "train", "runs", "seed") if name in given}
     count, seconds = roar_forecast(network, given["train_images"], given["train_labels"], **named)
     say(f"ROAR: {count} trainings, about {duration(seconds)}; finished ones are kept")
+
+
+def show_card(card: "TrustCard") -> None:
+    """What the network says of the labels, and a row per check."""
+    show_setup(card.about["setup"])
+    table(("check", "verdict", "value", "controls", "what it says"), [row_of(r) for r in card.rows.values()])
 
 
 def show_setup(setup: dict[str, Any] | None) -> None:

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ KEY = typer.Option(
 @app.command("show")
 def show(
     run: Path = RUN,
-    record: str | None = typer.Argument(None, help="A number or a key: that record, whole."),
+    record: str | None = typer.Argument(None, help="A number, a key or its beginning: that record, whole."),
     kind: str | None = typer.Option(None, help="Only records of this kind: prediction, explanation, finding ..."),
     image: str | None = typer.Option(None, help="Only of this image, by its path as the records have it."),
     model: str | None = typer.Option(None, help="Only of the model of this fingerprint."),
@@ -68,18 +67,11 @@ def show(
 
 
 def _found(ledger: "Ledger", record: str, kind: str | None) -> "list[Record]":
-    """The record of this number, else those of this key; UsageError where there is none."""
-    from seewhy.ledger import CONTENTS
-
-    if record.isdecimal() and kind is None:
-        found = [one for one in islice(ledger.stream(after=int(record) - 1), 1) if one.number == int(record)]
-        if found:
-            return found
-    kinds = CONTENTS if kind is None else (kind,)
-    with_key = [one for name in kinds if (one := ledger.find(name, record)) is not None]
-    if not with_key:
+    """The record of this number, else those of this key, or of keys that begin so; UsageError where there is none."""
+    found = ledger.named(record, kind)
+    if not found:
         raise UsageError(f"{ledger.path} holds no record of number or key {record!r}.")
-    return with_key
+    return found
 
 
 def _row(record: "Record") -> tuple[str, ...]:
