@@ -97,6 +97,9 @@ def asked(model: VisionModel, images: Tensor, target: Target, maps: MapFunction,
             "sw.wrap(module, mean=..., std=...)."
         )
     x = images.detach().to(model.device).clone()
+    low, high = float(x.min()), float(x.max())
+    if not 0 <= low <= high <= 1:
+        raise UsageError(f"an attack keeps pixels in [0, 1]; these images go from {low:g} to {high:g}.")
     before = without_graph(maps, model, x, target)
     if before.outputs is None:
         raise UsageError("an attack on the pixels keeps a table of class scores as it is; this network returns none.")
