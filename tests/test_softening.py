@@ -82,6 +82,11 @@ def test_every_form_of_a_relu_is_softened(activation, high):
     assert torch.allclose(through(activation), soft(X, high), atol=1e-8)  # torch's softplus is linear above 20 / beta
 
 
+@pytest.mark.parametrize("inplace", [False, True])
+def test_a_hardsigmoid_is_a_relu6(inplace):
+    assert torch.allclose(through(nn.Hardsigmoid(inplace)), soft(X + 3, 6) / 6, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     "activation",
     [nn.GELU(), nn.SiLU(), nn.Hardtanh(), nn.Threshold(1, 0), nn.LeakyReLU(), lambda x: x.clamp(1e-6), nn.Identity()],

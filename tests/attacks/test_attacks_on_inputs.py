@@ -228,7 +228,14 @@ def test_no_attack_moves_the_gradient_of_a_linear_network(attack):
 
 @pytest.mark.parametrize(
     ("make", "relus"),
-    [(tiny_inplace, 2), (dense_like, 3), (relu_thrice, 3), (lambda: small(nn.ReLU6), 2), (tiny_vit, 0)],
+    [
+        (tiny_inplace, 2),
+        (dense_like, 3),
+        (relu_thrice, 3),
+        (lambda: small(nn.ReLU6), 2),
+        (lambda: small(nn.Hardsigmoid), 2),
+        (tiny_vit, 0),
+    ],
 )
 def test_maps_move_on_every_kind_of_network(make, relus):
     x = images(4)
@@ -461,6 +468,34 @@ def test_what_cannot_be_meant_is_said_before_any_step(given, message):
 def test_so_is_what_sign_steps_cannot_take(given, message):
     with pytest.raises(sw.UsageError, match=message):
         attacked("iterative_attack", tiny_cnn(), images(2), **given)
+
+
+class Once(torch.autograd.Function):
+    """An operation of the user's own without a second derivative that torch knows."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return torch.ops.aten.hardsigmoid_backward(slope, torch.zeros_like(slope))
+
+
+def test_torchs_hardsigmoid_has_none_and_is_softened():
+    x = images(2)
+    found = attacked("iterative_attack", small(nn.Hardsigmoid), x)
+    assert found.settings["relus_softened"] == 2
+    assert found.settings["images_unchanged"] == 0
+
+
+def test_an_operation_without_a_second_derivative_is_refused():
+    class Net(Small):
+        def forward(self, x):
+            return super().forward(Once.apply(x))
+
+    with pytest.raises(sw.RefusalError, match=r"no second derivative.*hardsigmoid"):
+        attacked("targeted_manipulation", seeded(Net)(), images(1))
 
 
 @both

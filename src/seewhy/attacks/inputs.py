@@ -26,7 +26,7 @@ from seewhy.attacks.pixels import (
 from seewhy.attacks.region import Region
 from seewhy.attacks.result import Attacked, attack
 from seewhy.checks.result import Curve
-from seewhy.errors import UsageError, known_name, real_number, whole_number
+from seewhy.errors import RefusalError, UsageError, first_line, known_name, real_number, whole_number
 from seewhy.intervals import interval
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
@@ -239,7 +239,15 @@ def _slope(value: Tensor, x: Tensor) -> Tensor:
     """The derivative of a value by x; 0 where it does not depend on x: a linear network has one map for all images."""
     if not value.requires_grad:
         return torch.zeros_like(x)
-    found = torch.autograd.grad(value, x, allow_unused=True)[0]
+    try:
+        found = torch.autograd.grad(value, x, allow_unused=True)[0]
+    except RuntimeError as error:
+        if "is not implemented" not in str(error):
+            raise
+        raise RefusalError(
+            f"an operation of this network has no second derivative ({first_line(error)}), so that its maps have no "
+            "gradient: this attack needs one."
+        ) from error
     return torch.zeros_like(x) if found is None else found
 
 

@@ -120,7 +120,8 @@ class SoftReLUs(TorchFunctionMode):
     """While it is on, every ReLU computes softplus(x) = log(1 + exp(beta x)) / beta, and has a second derivative.
 
     A ReLU is what it is to `gate_relus`: a module, a function or a method, in place or not, and a clamp from 0 on; one
-    that ends at m (ReLU6) is softplus(x) - softplus(x - m). The mode is this thread's; nothing of torch is changed.
+    that ends at m (ReLU6) is softplus(x) - softplus(x - m), and Hardsigmoid is a ReLU6, too. The mode is this thread's;
+    nothing of torch is changed.
     """
 
     def __init__(self, beta: float) -> None:
@@ -138,26 +139,29 @@ class SoftReLUs(TorchFunctionMode):
         x, (low, high) = given["input"], _bounds(name, given)
         if not _is_zero(low) or not x.is_floating_point():
             return function(*args, **kwargs)
-        return self._softened(x, high, in_place=said.endswith("_") or given.get("inplace", False))
+        in_place = said.endswith("_") or given.get("inplace", False)
+        own = x.clone() if in_place else x
+        soft = self._soft(own + 3, 6) / 6 if name == "hardsigmoid" else self._soft(own, high)
+        soft = soft.to(x.dtype)  # autocast may have computed it in another
+        return x.copy_(soft) if in_place else soft
 
-    def _softened(self, x: Tensor, high: Any, in_place: bool) -> Tensor:
+    def _soft(self, x: Tensor, high: Any) -> Tensor:
         if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
             raise RefusalError(
                 "this network recomputes or moves its activations in the backward pass (activation checkpointing): its "
                 "ReLUs cannot be softened there. Switch it off, e.g. model.set_grad_checkpointing(False)."
             )
         self.calls += 1
-        given = x.clone() if in_place else x
-        soft = functional.softplus(given, self.beta)
-        if high is not None and not (isinstance(high, int | float) and math.isinf(high)):
-            soft = soft - functional.softplus(given - high, self.beta)
-        soft = soft.to(x.dtype)  # autocast may have computed it in another
-        return x.copy_(soft) if in_place else soft
+        soft = functional.softplus(x, self.beta)
+        if high is None or (isinstance(high, int | float) and math.isinf(high)):
+            return soft
+        return soft - functional.softplus(x - high, self.beta)
 
 
 _ARGUMENTS = {  # of every function that can be a ReLU
     "relu": ("input", "inplace"),
     "relu6": ("input", "inplace"),
+    "hardsigmoid": ("input", "inplace"),  # a ReLU6 of x + 3 over 6: torch has no second derivative of it
     "hardtanh": ("input", "min_val", "max_val", "inplace"),
     "threshold": ("input", "threshold", "value", "inplace"),
     "clamp": ("input", "min", "max"),
@@ -168,7 +172,7 @@ _ARGUMENTS = {  # of every function that can be a ReLU
 
 def _bounds(name: str, given: dict[str, Any]) -> tuple[Any, Any]:
     """What a call clamps to from below and from above; None: not at all."""
-    if name in ("relu", "relu6"):
+    if name in ("relu", "relu6", "hardsigmoid"):
         return 0, None if name == "relu" else 6
     if name == "hardtanh":
         return given.get("min_val", -1.0), given.get("max_val", 1.0)
