@@ -19,7 +19,7 @@ ORDER = [
     ["attention"],
     ["model"],
     ["maps", "wrapping", "similarity", "intervals", "randomization", "identity"],
-    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
+    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder", "softening"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
     ["attacks"],  # as a check; they give their numbers in the same form
@@ -88,7 +88,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["region", "copies"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
+    "attacks": [["region", "copies", "changes"], ["result"], ["tuning", "pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison", "localization"]],
     "ledger": [
         ["schema"],
