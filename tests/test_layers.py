@@ -19,7 +19,7 @@ ORDER = [
     ["attention"],
     ["model"],
     ["maps", "wrapping", "similarity", "intervals", "randomization", "identity"],
-    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
+    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder", "softening"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
     ["attacks"],  # as a check; they give their numbers in the same form
@@ -85,7 +85,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["region"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
+    "attacks": [["region"], ["result"], ["changes", "tuning"], ["pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],

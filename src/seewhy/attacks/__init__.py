@@ -1,6 +1,18 @@
 """Attacks on explanations: networks and images that are changed so that the maps move and the answers stay."""
 
+from seewhy.attacks.inputs import iterative_attack, targeted_manipulation
 from seewhy.attacks.result import Attacked
 from seewhy.attacks.weights import active_fooling, center_mass_fooling, location_fooling, top_k_fooling
+from seewhy.softening import beta_smoothed, softened
 
-__all__ = ["Attacked", "active_fooling", "center_mass_fooling", "location_fooling", "top_k_fooling"]
+__all__ = [
+    "Attacked",
+    "active_fooling",
+    "beta_smoothed",
+    "center_mass_fooling",
+    "iterative_attack",
+    "location_fooling",
+    "softened",
+    "targeted_manipulation",
+    "top_k_fooling",
+]
