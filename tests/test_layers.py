@@ -68,7 +68,7 @@ INSIDE = {
         ["run"],
     ],
     "checks": [
-        ["result", "training", "objects", "cascade", "strongest"],
+        ["result", "training", "objects", "cascade", "strongest", "behavior"],
         ["retraining", "overlap"],
         [
             "agreement",
@@ -78,6 +78,7 @@ INSIDE = {
             "data_randomization",
             "faithfulness",
             "localization",
+            "manipulation",
             "model_randomization",
             "resolution",
             "roar",
