@@ -86,7 +86,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["region"], ["result"], ["changes", "tuning"], ["pixels"], ["weights", "inputs", "exact"]],
+    "attacks": [["region", "copies", "changes"], ["result"], ["tuning", "pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison"]],
     "ledger": [
         ["schema"],

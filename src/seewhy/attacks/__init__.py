@@ -1,5 +1,6 @@
 """Attacks on explanations: networks and images that are changed so that the maps move and the answers stay."""
 
+from seewhy.attacks.exact import on_manifold, two_channels
 from seewhy.attacks.inputs import iterative_attack, targeted_manipulation
 from seewhy.attacks.result import Attacked
 from seewhy.attacks.weights import active_fooling, center_mass_fooling, location_fooling, top_k_fooling
@@ -12,7 +13,9 @@ __all__ = [
     "center_mass_fooling",
     "iterative_attack",
     "location_fooling",
+    "on_manifold",
     "softened",
     "targeted_manipulation",
     "top_k_fooling",
+    "two_channels",
 ]

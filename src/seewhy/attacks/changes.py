@@ -89,7 +89,7 @@ UNITS = {
 
 
 def map_scores(found: dict[str, Tensor], columns: Mapping[str, dict[str, Tensor]]) -> tuple[Score, ...]:
-    """What `compared` found as scores, each beside the same of every column: random signs, and the defenses."""
+    """What `compared` found as scores, each beside the same of every column: random signs, 8 bits, defenses."""
     scores = []
     for name, unit in UNITS.items():
         if name in found:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from seewhy import capture
 from seewhy.attacks.changes import Picture, centers, shares, top_cells
+from seewhy.attacks.copies import logits, without_graph
 from seewhy.attacks.pixels import (
     Asked,
     Judging,
@@ -16,19 +17,20 @@ from seewhy.attacks.pixels import (
     Progress,
     asked,
     control,
-    plain,
+    judging,
     predicted,
     probabilities,
     result,
     target_maps,
 )
+from seewhy.attacks.region import Region
 from seewhy.attacks.result import Attacked, attack
 from seewhy.checks.result import Curve
 from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.intervals import interval
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
-from seewhy.target import Target, scores
+from seewhy.target import Target
 
 Goal = Literal["top_k", "mass_center", "target"]
 GOALS = ("top_k", "mass_center", "target")
@@ -45,7 +47,7 @@ def targeted_manipulation(
     target: Target,
     maps: MapFunction,
     *,
-    toward: Tensor,
+    toward: Region | Tensor,
     picture: Picture = "absolute",
     steps: int = 1500,
     learning_rate: float = 2e-4,
@@ -65,12 +67,13 @@ def targeted_manipulation(
     "absolute"; "positive": ReLU(M) for CAMs, "signed": M), t = `toward` in the same form, p the probabilities (of a
     regression the outputs). Adam, `steps` of `learning_rate` in pixel units, clipped to [0, 1] after each; ReLUs are softplus
     meanwhile, beta from the first to the second number in equal ratios, as a ReLU has no second derivative. Everything
-    reported is of the ReLU network. toward: (H, W) or (N, H, W), a map of another image, or a mask: its mean over each cell
-    of the maps' grid. The weights are those of the paper's code for maps of 224 x 224 cells that sum to 1, and 1,000
-    classes; both terms are scaled so that they weigh the same on any grid (map_weight by (cells / 224^2)^2, output_weight
-    by classes / 1000). maps: bound with differentiable=True. defenses: other map functions, e.g. smooth_grad or
-    beta_smoothed(maps, 10), under which the same images are judged, a column each. The control changes each pixel by the
-    image's own largest change with a random sign, `draws` times; where that changes the prediction it is left out.
+    reported is of the ReLU network. toward: (H, W) or (N, H, W), a map of another image, or a mask, its mean over each cell
+    of the maps' grid; or a region, "frame" or (x0, y0, x1, y1) in fractions. The weights are those of the paper's code, for
+    maps of 224 x 224 cells that sum to 1 and 1,000 classes; both terms are scaled so that they weigh the same on any grid
+    (map_weight by (cells / 224^2)^2, output_weight by classes / 1000). maps: bound with differentiable=True. defenses:
+    other map functions, e.g. smooth_grad or beta_smoothed(maps, 10), under which the same images are judged, a column each.
+    The control changes each pixel by the image's own largest change with a random sign, `draws` times; where that changes
+    the prediction it is left out. as_8_bits: the same images as a picture file of 8 bits keeps them.
     Source: Dombrowski et al. 2019, arXiv:1906.07983, section 3 and code; which clamps image 0 of a batch only, and takes
     |.| before the sum over channels: sw.bind("gradient", channels="sum_abs"). UsageError for what cannot be meant, maps
     without a graph, or a network without a table of scores; RefusalError for unknown pixel bounds or scripted code.
@@ -80,10 +83,11 @@ def targeted_manipulation(
         real_number(name, value, at_least=0, above=True)
     for name, value in (("map_weight", map_weight), ("output_weight", output_weight)):
         real_number(name, value, at_least=0)
-    by = Judging(picture, top, draws, seed, defenses or {}, toward, labels)
+    by = judging(picture, top, draws, seed, defenses, toward, labels, images.shape[2:])
     with model.guarded(seed), capture.frozen(model.module):
         given = asked(model, images, target, maps, seed)
-        goal = shares(target_maps(toward, given.before.raw), picture)
+        assert by.toward is not None, "it has no default"
+        goal = shares(target_maps(by.toward, given.before.raw), picture)
         weights = (map_weight / PAPER_CELLS**2, output_weight / PAPER_CLASSES)
 
         def run(part: slice) -> list[Tensor]:
@@ -105,7 +109,7 @@ def iterative_attack(
     maps: MapFunction,
     *,
     goal: Goal = "top_k",
-    toward: Tensor | None = None,
+    toward: Region | Tensor | None = None,
     picture: Picture = "absolute",
     strengths: Sequence[float] = STRENGTHS,
     steps: int = 100,
@@ -124,7 +128,8 @@ def iterative_attack(
     `strengths`; of the iterates that keep the predicted class the one with the largest D on the ReLU network is returned,
     the image itself where none is larger. D, of I = |M| / sum |M| (`picture`, as in targeted_manipulation): "top_k" minus
     the share of I in the `top` strongest cells of the clean map (the paper's 1,000 of 224 x 224), "mass_center" the squared
-    distance of the centers of mass in pixels, "target" the share of I in `toward`, a mask (H, W) or (N, H, W). For dD/dx'
+    distance of the centers of mass in pixels, "target" the share of I in `toward`, a mask
+    (H, W) or (N, H, W) or a region as there. For dD/dx'
     alone ReLUs are softplus of `beta` (the paper leaves beta open). The result is that of the largest strength, curves are
     over all. The control, at every strength: each pixel changed by it with a random sign, `draws` times, those that change
     the prediction left out. maps, defenses: as in targeted_manipulation.
@@ -138,7 +143,7 @@ def iterative_attack(
     limits = _strengths(strengths)
     if (toward is None) == (goal == "target"):
         raise UsageError(f'goal="target" needs toward, a mask, and no other goal takes one; got goal={goal!r}.')
-    by = Judging(picture, top, draws, seed, defenses or {}, toward, labels)
+    by = judging(picture, top, draws, seed, defenses, toward, labels, images.shape[2:])
     with model.guarded(seed), capture.frozen(model.module):
         given = asked(model, images, target, maps, seed)
         given.relus.beta = float(beta)
@@ -168,9 +173,8 @@ def _loss(
 
     def loss(x: Tensor) -> Tensor:
         apart = (shares(given.maps(smooth, x, question).raw, picture) - goal) * cells
-        outputs = smooth.forward(x, question.beside_of(torch.arange(len(x), device=x.device)))
-        table = smooth.network.logits(outputs)
-        said = probabilities(scores(outputs, len(x)) if table is None else table, given.model.task)
+        table = logits(smooth, x, question.beside_of(torch.arange(len(x), device=x.device)))
+        said = probabilities(table, given.model.task)
         smooth.count(gradient=len(x))
         return weights[0] * apart.square().flatten(1).mean(1).sum() + weights[1] * (said - wanted).square().sum()
 
@@ -258,7 +262,7 @@ def _iterated(
             with torch.enable_grad():
                 slope = _slope(distance(given.maps(given.smooth, leaf, question).raw, rows).sum(), leaf)
             x = (start + (x + step_size * slope.sign() - start).clamp(-limit, limit)).clamp(0, 1)
-            judged = plain(given.maps(given.model, x, question))
+            judged = without_graph(given.maps, given.model, x, question)
             value = distance(judged.raw, rows)
             better = (value > most) & (predicted(judged.outputs, given.model) == said)
             best[better], most = x[better], torch.where(better, value, most)

@@ -1,15 +1,17 @@
 """What both attacks on the pixels begin and end with: the smooth network, the clean maps, the control, what is reported."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from seewhy.attacks.changes import PICTURES, Picture, compared, image_scores, map_scores, on_grids
-from seewhy.attacks.result import Attacked, Sign, agreement, movement, top_class
+from seewhy.attacks.copies import without_graph
+from seewhy.attacks.region import Region, Sign, region_mask
+from seewhy.attacks.result import Attacked, agreement, is_classes, movement, top_class
 from seewhy.capture import SoftReLUs
 from seewhy.checks.result import excluded, score
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
@@ -33,6 +35,7 @@ class Judging:
     seed: int
     defenses: Mapping[str, MapFunction]
     toward: Tensor | None = None  # the map or mask that was asked for
+    region: Tensor | None = None  # the same where it is one mask for all images
     labels: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -40,9 +43,28 @@ class Judging:
         whole_number("seed", self.seed, at_least=0)
         real_number("top", self.top, at_least=0, above=True, at_most=1)
         known_name("picture", self.picture, PICTURES)
-        taken = [name for name in ("random_signs", "before") if name in self.defenses]
+        taken = [name for name in ("random_signs", "as_8_bits", "before") if name in self.defenses]
         if taken:
             raise UsageError(f"a defense cannot be named {taken[0]!r}: that column is there already.")
+
+
+def judging(
+    picture: Picture,
+    top: float,
+    draws: int,
+    seed: int,
+    defenses: Mapping[str, MapFunction] | None,
+    toward: Region | Tensor | None,
+    labels: Tensor | None,
+    axes: Sequence[int],
+) -> Judging:
+    """The same with `toward` as a tensor; a region is a mask of the images' `axes`."""
+    region = None
+    if toward is not None and not isinstance(toward, Tensor):
+        toward = region = region_mask(toward, axes)
+    elif toward is not None and toward.dtype == torch.bool and toward.shape == torch.Size(axes):
+        region = region_mask(toward, axes)
+    return Judging(picture, top, draws, seed, defenses or {}, toward, region, labels)
 
 
 @dataclass(frozen=True)
@@ -60,7 +82,7 @@ class Asked:
 
     def judged(self, images: Tensor) -> Maps:
         """The maps of changed images on the user's own network, without a graph."""
-        return plain(self.maps(self.model, images, self.target))
+        return without_graph(self.maps, self.model, images, self.target)
 
     def compared(self, images: Tensor, by: Judging) -> Numbers:
         """How far those are from the clean ones."""
@@ -81,7 +103,7 @@ def asked(model: VisionModel, images: Tensor, target: Target, maps: MapFunction,
             f"images are float tensors (N, C, H, W) in [0, 1], at least one; got {tuple(x.shape)} {x.dtype} from {low:g} "
             f"to {high:g}."
         )
-    before = plain(maps(model, x, target))
+    before = without_graph(maps, model, x, target)
     if before.outputs is None:
         raise UsageError("an attack on the pixels keeps a table of class scores as it is; this network returns none.")
     relus = SoftReLUs(1.0)
@@ -110,11 +132,6 @@ def _tracked(module: nn.Module) -> Iterator[bool]:
             p.requires_grad_(False)
 
 
-def plain(maps: Maps) -> Maps:
-    """Maps without a graph."""
-    return replace(maps, raw=maps.raw.detach())
-
-
 def target_maps(toward: Tensor, raw: Tensor) -> Tensor:
     """Target maps (N, *grid) of one or one per image; UsageError where there is nothing in one."""
     wide = toward[None] if toward.ndim == raw.ndim - 1 else toward
@@ -136,11 +153,11 @@ def probabilities(table: Tensor, task: Task) -> Tensor:
 
 
 def predicted(table: Tensor | None, model: VisionModel) -> Tensor:
-    """The predicted class of each row; of a regression there is none, and all rows say the same."""
+    """The predicted class of each row; where outputs are no classes, all rows say the same."""
     assert table is not None, "the clean images had a table of scores"
-    if model.task == "regression":
+    if not is_classes(model.task):
         return torch.zeros(len(table), dtype=torch.long, device=table.device)
-    return top_class(table, binary=model.task == "binary")
+    return top_class(table, model.task)
 
 
 def control(asked: Asked, strength: Tensor, by: Judging) -> Numbers:
@@ -164,14 +181,15 @@ def result(asked: Asked, images: Tensor, signs: Numbers, by: Judging) -> Attacke
     assert after.outputs is not None, "the clean images had a table of scores"
     change = probabilities(after.outputs, model.task) - probabilities(asked.table, model.task)
     kept = (
-        *agreement(asked.table, after.outputs, by.labels, binary=model.task == "binary"),
+        *agreement(asked.table, after.outputs, model.task, by.labels),
         score("probability_change", change.abs().flatten(1).amax(1), "neither", "largest change of an output"),
     )
-    columns = {"random_signs": signs, **{name: _under(asked, images, maps, by) for name, maps in by.defenses.items()}}
-    region = by.toward if by.toward is not None and by.toward.dtype == torch.bool else None
+    rounded = (255 * images).round() / 255  # what a picture file keeps
+    columns = {"random_signs": signs, "as_8_bits": asked.compared(rounded, by)}
+    columns |= {name: _under(asked, images, maps, by) for name, maps in by.defenses.items()}
     sign: Sign = "positive" if by.picture == "positive" else "absolute"
     moved = (
-        *movement(asked.before, after, region if region is not None and region.ndim == images.ndim - 2 else None, sign),
+        *movement(asked.before, after, by.region, sign),
         *map_scores(_compared(asked.before, after, images, by), columns),
         *image_scores(asked.images, images),
     )
@@ -197,5 +215,5 @@ def _compared(before: Maps, after: Maps, images: Tensor, by: Judging) -> Numbers
 
 def _under(asked: Asked, images: Tensor, maps: MapFunction, by: Judging) -> Numbers:
     """The same attacked images under another map function, for the class that the user's network predicts."""
-    clean, attacked = (plain(maps(asked.model, x, asked.target)) for x in (asked.images, images))
+    clean, attacked = (without_graph(maps, asked.model, x, asked.target) for x in (asked.images, images))
     return _compared(clean, attacked, images, by)

@@ -104,16 +104,23 @@ def movement(before: Maps, after: Maps, region: Tensor | None = None, sign: Sign
     """
     usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
     alike = rank_correlation(before.raw.detach().cpu(), after.raw.detach().cpu())
-    scores = [score("similarity", _where(usable[0] & usable[1], alike), "neither", "rank correlation")]
-    if region is not None:
-        masses = [
-            _where(there, mass_in(maps.raw.detach(), region, sign).cpu())
-            for there, maps in zip(usable, (before, after), strict=True)
-        ]
-        chance = torch.full_like(masses[0], float(region.double().mean()))
-        controls = {"before": masses[0], "share_of_the_area": chance}
-        scores.append(score("mass_in_region", masses[1], "neither", "share of the map", controls=controls))
-    return tuple(scores)
+    similarity = score("similarity", _where(usable[0] & usable[1], alike), "neither", "rank correlation")
+    if region is None:
+        return (similarity,)
+    was, now = (mass_in(maps.raw.detach(), region, sign) for maps in (before, after))
+    area = float(region.double().mean())
+    return similarity, compared("mass_in_region", "share of the map", before, after, was, now, area)
+
+
+def compared(
+    name: str, unit: str, before: Maps, after: Maps, was: Tensor, now: Tensor, chance: float | None = None
+) -> Score:
+    """A number of each map after, (N,), beside the same of before and what it is by chance; NaN for an unusable map."""
+    usable = [torch.tensor([not why for why in why_unusable(maps)]) for maps in (before, after)]
+    controls = {"before": _where(usable[0], was.cpu())}
+    if chance is not None:
+        controls["by_chance"] = torch.full((len(was),), chance, dtype=torch.float64)
+    return score(name, _where(usable[1], now.cpu()), "neither", unit, controls=controls)
 
 
 def agreement(before: Tensor, after: Tensor, task: Task, labels: Tensor | None = None) -> tuple[Score, ...]:

@@ -1,9 +1,8 @@
 """Tuning a private copy of a network: towards other maps, and back to the answers of before."""
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seewhy import capture
-from seewhy.attacks.result import Attacked, agreement, is_classes, movement, top_class
-from seewhy.checks.result import Curve, excluded, score
+from seewhy.attacks.copies import logits, on_copy, private_copy, without_graph
+from seewhy.attacks.result import Attacked, agreement, compared, is_classes, movement, top_class
+from seewhy.checks.result import Curve, excluded
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
 from seewhy.intervals import interval, proportion
-from seewhy.maps import MapFunction, Maps, join, same_steps, select, why_unusable
+from seewhy.maps import MapFunction, Maps, select, why_unusable
 from seewhy.model import VisionModel
-from seewhy.target import Target, scores
+from seewhy.target import Target
 
 Optimizer = Literal["adam", "sgd"]
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -33,6 +33,7 @@ class Aim:
     watched: str  # its name
     unit: str
     watch: Callable[[Tensor, Tensor], Tensor]  # of maps (R, *grid) of these images: a number for each
+    chance: float | None = None  # what it is of a map that is the same everywhere
 
 
 @dataclass(frozen=True)
@@ -99,46 +100,6 @@ def _all_tracked(module: nn.Module) -> Iterator[None]:
     finally:
         for p, flag in flags:
             p.requires_grad_(flag)
-
-
-def without_graph(maps: MapFunction, model: VisionModel, images: Tensor, target: Target) -> Maps:
-    """Maps of differentiable methods as plain numbers, batch by batch: no graph outlives its batch."""
-
-    def run(part: slice) -> Maps:
-        found = maps(model, images[part], target.select(torch.arange(part.start, part.stop)))
-        evidence = {name: values.detach() for name, values in found.evidence.items()}
-        return replace(found, raw=found.raw.detach(), values=found.values.detach(), evidence=evidence)
-
-    with capture.frozen(model.module):
-        return join(model.in_batches(len(images), images.shape[1:], run))
-
-
-def private_copy(model: VisionModel) -> VisionModel:
-    """The network again with weights of its own: what an attack changes. RefusalError where it cannot be copied."""
-    if found := capture.integer_modules(model.module):
-        raise RefusalError(
-            f"this network computes with quantized integers ({', '.join(found[:3])}): they cannot be tuned. Attack the "
-            "network in floating point that it was made from."
-        )
-    try:
-        copied = copy.deepcopy(model)
-    except (RuntimeError, TypeError) as error:
-        raise RefusalError(f"this network cannot be copied ({error}), and an attack never touches yours.") from error
-    copied.network._guarded = False
-    copied.forward_rows = copied.gradient_rows = 0
-    copied.on_rows = model.on_rows
-    copied.loaded = None
-    return copied
-
-
-def on_copy(maps: MapFunction, found: Maps, copied: VisionModel) -> MapFunction:
-    """The same method with the layer and steps that it chose on the user's network, on the copy of it."""
-    if found.layer is None:
-        return same_steps(maps, found)
-    site = found.layer.site
-    modules = dict(copied.module.named_modules())
-    layer = replace(found.layer, site=replace(site, module=modules[site.name.partition("#")[0]]))
-    return same_steps(maps, replace(found, layer=layer))
 
 
 def tune(model: VisionModel, images: Tensor, before: Maps, maps: MapFunction, aim: Aim, tuning: Tuning) -> Attacked:
@@ -255,9 +216,7 @@ class _Watched:
 
     def objective(self, rows: Tensor) -> Tensor:
         """The loss on these images, with a graph."""
-        outputs = self.copied.forward(self.images[rows], self.before.target.beside_of(rows))
-        table = self.copied.network.logits(outputs)
-        table = (scores(outputs, len(rows)) if table is None else table).float()
+        table = logits(self.copied, self.images[rows], self.before.target.beside_of(rows)).float()
         self.copied.count(gradient=len(rows))
         if self.tuning.labels is not None:
             kept = functional.cross_entropy(table, self.tuning.labels[rows].to(table.device))
@@ -291,13 +250,8 @@ class _Watched:
         """What moved and what did not."""
         rows, aim, labels = self.unseen, self.aim, self.tuning.labels
         before, (_, after, _, table) = select(self.before, rows), self.seen[-1]
-        watched = score(
-            aim.watched,
-            aim.watch(after.raw, rows).cpu(),
-            "neither",
-            aim.unit,
-            controls={"before": aim.watch(before.raw, rows).cpu()},
-        )
+        was, now = (aim.watch(maps.raw, rows) for maps in (before, after))
+        watched = compared(aim.watched, aim.unit, before, after, was, now, aim.chance)
         truth = None if labels is None else labels[rows]
         return Attacked(
             attack="",

@@ -13,9 +13,10 @@ it return is computed once; a step is one batch; `progress(what, done, total)` i
 import torch
 from torch import Tensor
 
+from seewhy.attacks.copies import without_graph
 from seewhy.attacks.region import Region, Sign, mass_in, on_grid, region_mask
 from seewhy.attacks.result import Attacked, attack
-from seewhy.attacks.tuning import Aim, Ask, Optimizer, Progress, Tuning, settled, tune, without_graph
+from seewhy.attacks.tuning import Aim, Ask, Optimizer, Progress, Tuning, settled, tune
 from seewhy.errors import UsageError, known_name
 from seewhy.maps import MapFunction
 from seewhy.model import VisionModel
@@ -64,7 +65,8 @@ def location_fooling(
     def loss(ask: Ask, rows: Tensor) -> Tensor:
         return _apart(_scaled(ask(before.target, rows), sign), wanted)
 
-    aim = Aim(loss, "mass_in_region", "share of the map", lambda raw, _: mass_in(raw, mask, sign))
+    area = float(mask.double().mean())
+    aim = Aim(loss, "mass_in_region", "share of the map", lambda raw, _: mass_in(raw, mask, sign), area)
     return tune(model, images, before, maps, aim, tuning)
 
 
