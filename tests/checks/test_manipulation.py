@@ -100,7 +100,7 @@ def test_a_map_of_what_the_network_uses_is_not_suspected():
     found = check(smeared(WHERE))
     assert found.verdict == "pass"
     assert found.sentence.startswith("Not suspected")
-    assert value(found, "behavior_agreement") > 0.5
+    assert value(found, "map_agreement") > 0.5
     assert value(found, "behavior_at_mass") > 1
     assert value(found, "edge_map_ahead_of_map") < 0
     assert value(found, "other_ahead_of_map") == 0
@@ -121,6 +121,13 @@ def test_it_is_not_suspected_where_another_family_knows_no_more_of_the_network()
     found = check(corner, other=torch.rand(N, SIDE, SIDE, generator=torch.Generator().manual_seed(2)))
     assert found.verdict == "unclear"
     assert found["edge_map_ahead_of_map"].interval.low > 0
+
+
+def test_a_map_that_agrees_by_chance_is_not_passed_because_its_rivals_do_no_better():
+    noise = torch.rand(2, N, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    x = torch.rand(N, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(4))  # without anything to find
+    found = check(noise[0], other=noise[1], x=x)
+    assert found.verdict == "unclear"
 
 
 def test_a_spike_that_only_the_picture_shows_is_suspected_by_the_picture():
@@ -145,7 +152,7 @@ def test_maps_that_show_nothing_are_counted_and_too_many_of_them_are_not_valid()
     found = check(raw)
     assert found.verdict == "pass"
     assert found.excluded == dict.fromkeys((0, 1), "the picture of the map shows nothing")
-    assert math.isnan(found["behavior_agreement"].per_image[0])
+    assert math.isnan(found["map_agreement"].per_image[0])
     assert "2 of 24 images could not be scored" in found.sentence
     raw[:3] = -1 - raw[:3].abs()
     assert check(raw).verdict == "not valid"
@@ -213,7 +220,7 @@ def test_the_rivals_are_those_that_know_no_network_as_the_field_draws_them():
     for name, raw in (("edge_map", edge_maps(X)), ("center_map", center_maps(N, (SIDE, SIDE)))):
         cells = on_cells(raw, (SIDE, SIDE)).flatten(1)
         slow = [stats.spearmanr(a, b.flatten()).statistic for a, b in zip(cells, behavior, strict=True)]
-        assert found["behavior_agreement"].controls[name].value == pytest.approx(sum(slow) / N, abs=1e-9)
+        assert found["map_agreement"].controls[name].value == pytest.approx(sum(slow) / N, abs=1e-9)
 
 
 def test_what_a_method_is_held_against_belongs_to_another_family():

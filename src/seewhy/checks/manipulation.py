@@ -22,7 +22,6 @@ from seewhy.softening import beta_smoothed
 from seewhy.target import Scale, Target
 
 BLIND = ("edge_map", "center_map")  # maps that know nothing of the network, but something of photographs
-READINGS = {"map": "behavior_agreement", "picture": "picture_agreement"}
 LEAST_IMAGES = 9  # of fewer, a bootstrap interval is too narrow: as many as the nulls of other checks need
 UNIT = "rank correlation"
 
@@ -54,7 +53,7 @@ def manipulation(
 
     What the network does is found without gradients: every place of an image is shown as it is in another of `images`,
     `draws` times, 49 windows of a grid of 8 cells an axis; the fall of the answer is the place's weight. The Spearman
-    correlation of the map with it over the cells, in [-1, 1], is taken twice: `behavior_agreement` of the raw signed map,
+    correlation of the map with it over the cells, in [-1, 1], is taken twice: `map_agreement` of the raw signed map,
     `picture_agreement` of its positive part, which pictures show (`magnitude`: of |map| alone). Beside them the same of
     `others` (methods of another family, asked the same), and of random, edge and center map; the null: other images' maps.
 
@@ -87,30 +86,30 @@ def manipulation(
     rivals = {
         name: rank_correlation(shown, seen.behavior) for name, shown in (seen.others | _blind(images, seed)).items()
     }
-    scores: list[Score] = []
+    agreement: dict[str, Score] = {}
     ahead: dict[str, dict[str, Score]] = {}
     for reading, shown in seen.readings.items():
         own = rank_correlation(shown, seen.behavior).masked_fill(lost, math.nan)
         beside = {name: values.masked_fill(lost, math.nan) for name, values in rivals.items()}
         null = null_of(_with_other_images(shown, seen.behavior)[0], "maps with the behavior on other images")
+        agreement[reading] = score(f"{reading}_agreement", own, "higher", UNIT, controls=beside, null=null)
         ahead[reading] = {
             name: score(f"{name}_ahead_of_{reading}", values - own, "lower", UNIT)
             for name, values in beside.items()
             if name != "random_map"
         }
-        scores.append(score(READINGS[reading], own, "higher", UNIT, controls=beside, null=null))
-    scores += [one for several in ahead.values() for one in several.values()]
+    scores = [*agreement.values(), *[one for several in ahead.values() for one in several.values()]]
     smoother, refused = _beside(model, images, maps, found, smooth, beta, seed)
     scores += [_at_mass(seen, lost), *_same_place(seen), *_families(seen), *smoother]
     if reference is not None:
         trusted = maps(reference, images, replace(found.target, scale=target.scale))
         scores += _against(seen, ask(reference, trusted), found, trusted)
-    verdict, told = _verdict(ahead, int(lost.sum()), len(why))
+    verdict, told = _verdict(agreement, ahead, int(lost.sum()), len(why))
     return CheckResult(
         "manipulation",
         tuple(scores),
         verdict,
-        _sentence(verdict, next(one for one in scores if one.name == READINGS[told]), ahead[told], why),
+        _sentence(verdict, agreement[told], ahead[told], why),
         excluded=excluded(why),
         details={"rivals": list(ahead[told]), "grid": list(seen.behavior.shape[1:]), "refused": refused},
     )
@@ -256,7 +255,9 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
     return rank_correlation(a.detach().cpu(), b.detach().cpu())
 
 
-def _verdict(ahead: Mapping[str, Mapping[str, Score]], lost: int, n: int) -> tuple[Verdict, str]:
+def _verdict(
+    agreement: Mapping[str, Score], ahead: Mapping[str, Mapping[str, Score]], lost: int, n: int
+) -> tuple[Verdict, str]:
     """And the reading that tells it: where the map is suspected, or its picture."""
     suspected = [name for name, rivals in ahead.items() if all(one.interval.low > 0 for one in rivals.values())]
     told = suspected[0] if suspected else "picture"
@@ -268,6 +269,7 @@ def _verdict(ahead: Mapping[str, Mapping[str, Score]], lost: int, n: int) -> tup
         return Verdict.FAIL, told
     blind = [[rivals[name].interval for name in BLIND] for rivals in ahead.values()]
     better = all(all(not one.low > 0 for one in both) and any(one.high < 0 for one in both) for both in blind)
+    better &= all(one.interval.low > 0 for one in agreement.values())
     return Verdict.PASS if better else Verdict.UNCLEAR, told
 
 
