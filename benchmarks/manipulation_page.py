@@ -8,7 +8,7 @@ from scipy import stats
 
 AGREE, DOUBLE, HALF = 0.98, 2.0, 0.5  # what an attack has to reach: see `failed`
 OTHERWISE = ("pass", "unclear", "not valid")
-PLACES = ("frame", "corner")  # location fooling
+PLACES = ("frame", "corner", "frame gently", "corner gently")  # location fooling
 SIDEWAYS = {  # columns without a verdict -> what is compared
     "behavior_at_mass": lambda c: c["behavior_at_mass"]["value"],
     "same_place": lambda c: c["same_place"]["value"],
