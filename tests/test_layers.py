@@ -71,7 +71,7 @@ INSIDE = {
         ["run"],
     ],
     "checks": [
-        ["result", "training", "objects", "cascade", "strongest"],
+        ["result", "training", "objects", "cascade", "strongest", "behavior"],
         ["retraining", "overlap", "plausible"],
         [
             "agreement",
@@ -81,6 +81,7 @@ INSIDE = {
             "data_randomization",
             "faithfulness",
             "localization",
+            "manipulation",
             "model_randomization",
             "resolution",
             "roar",
