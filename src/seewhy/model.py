@@ -380,10 +380,17 @@ class VisionModel:
                 with capture.random_states(0):
                     return self.forward(x, repeated(held, len(x)))
 
+            def look_with(rows_at_once: int) -> Result:
+                run = Run(network, rows_at_once)
+                with self.guarded(), torch.no_grad():
+                    return look(self.module, run, probes, self._score(question, rows, []))
+
             most = self.batch_size or (ROWS_OF_EXPERIMENTS if self.device.type == "cpu" else 2)
-            run = Run(network, max(2, min(most, ROWS_OF_EXPERIMENTS)))
-            with self.guarded(), torch.no_grad(), probes_fit(self.device):
-                self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
+            try:
+                self._traces[key] = (look_with(max(2, min(most, ROWS_OF_EXPERIMENTS))), target)
+            except torch.OutOfMemoryError:  # fewer rows fit, perhaps
+                with probes_fit(self.device):
+                    self._traces[key] = (look_with(2), target)
         found: Result = self._traces[key][0]
         return found
 
