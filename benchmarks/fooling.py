@@ -17,6 +17,7 @@ from skimage import data
 
 import seewhy as sw
 from seewhy.attacks import Attacked, location_fooling, on_manifold, two_channels
+from seewhy.attacks.region import mass_in, region_mask
 from seewhy.checks import Score
 from seewhy.data.images import find_images
 from seewhy.draw import overlay
@@ -25,11 +26,12 @@ from seewhy.intervals import interval
 from seewhy.similarity import rank_correlation
 
 DOCS = Path(__file__).parents[1] / "docs"
-CORNER = (0.0, 0.0, 2 / 7, 2 / 7)  # four of Grad-CAM's 49 cells
-HOW = {"train_from": "blocks.5", "steps": 120, "learning_rate": 4e-4, "strength": 1.2, "batch": 20}
+EDGE = (0.0, 6 / 7, 1.0, 1.0)  # the lowest row of Grad-CAM's 7 x 7 cells
+HOW = {"train_from": "blocks.5", "steps": 160, "learning_rate": 2e-4, "strength": 0.4, "batch": 20}
+ZOOM = 168  # of 224 pixels
 OCCLUDED = 16  # photos of which occlusion is asked before and after
 OCCLUSION = {"patch": 32, "stride": 32}
-PICTURED = {"a cup of coffee": data.coffee, "a cat": data.chelsea}
+PICTURED = (data.coffee, data.chelsea)
 
 
 def photos(model: sw.VisionModel, folder: Path | None) -> torch.Tensor:
@@ -41,6 +43,18 @@ def photos(model: sw.VisionModel, folder: Path | None) -> torch.Tensor:
     else:
         shown, _ = read_inputs(model, find_images([folder]))
     return shown[torch.randperm(len(shown), generator=torch.Generator().manual_seed(0))]
+
+
+def varied(x: torch.Tensor) -> torch.Tensor:
+    """Each photo, its mirror image, and its four corners enlarged, two of them mirrored: more to keep the answers on."""
+    last = x.shape[-1] - ZOOM
+
+    def enlarged(row: int, column: int) -> torch.Tensor:
+        part = x[:, :, row : row + ZOOM, column : column + ZOOM]
+        return torch.nn.functional.interpolate(part, size=x.shape[2:], mode="bilinear", align_corners=False)
+
+    corners = [enlarged(0, 0), enlarged(last, last).flip(3), enlarged(0, last), enlarged(last, 0).flip(3)]
+    return torch.cat([x, x.flip(3), *corners])
 
 
 def rows_of(what: str, found: Attacked) -> list[str]:
@@ -66,10 +80,15 @@ def occlusion_stays(model: sw.VisionModel, found: Attacked) -> str:
     small = [torch.nn.functional.adaptive_avg_pool2d(maps[:, None], 7)[:, 0] for maps in (before, after)]
     same, other = rank_correlation(*small), rank_correlation(small[0], small[1].roll(1, 0))
     maps = rank_correlation(found.before.raw[rows], found.after.raw[rows])
+    row = region_mask(EDGE, x.shape[2:])
+    masses = [
+        said(interval(mass_in(raw, row))) for raw in (before, after, found.before.raw[rows], found.after.raw[rows])
+    ]
     return (
-        f"Rank correlation before and after on the first {len(rows)} of these photos: occlusion (patches of 32 pixels) "
-        f"{said(interval(same))}, Grad-CAM {said(interval(maps))}. Occlusion of one photo before and of another one after: "
-        f"{said(interval(other))}."
+        f"On the first {len(rows)} of these photos the mass of occlusion (patches of 32 pixels) in the row goes from "
+        f"{masses[0]} to {masses[1]}, that of Grad-CAM from {masses[2]} to {masses[3]}. Rank correlation before and after: "
+        f"occlusion {said(interval(same))}, Grad-CAM {said(interval(maps))}; occlusion of a photo before and of another one "
+        f"after: {said(interval(other))}."
     )
 
 
@@ -82,29 +101,28 @@ def curve_table(found: Attacked) -> list[str]:
     return lines
 
 
-def picture(model: sw.VisionModel, fooled: sw.VisionModel, path: Path) -> None:
-    """Photo, map before, map after, with what the model says under each."""
-    x, _ = read_inputs(model, [Image.fromarray(make()) for make in PICTURED.values()])
+def picture(models: dict[str, sw.VisionModel], path: Path) -> None:
+    """Photo, and over it the map of each network for the class that the first one predicts; under it what each predicts."""
+    first = next(iter(models.values()))
+    x, _ = read_inputs(first, [Image.fromarray(make()) for make in PICTURED])
+    classes = first.predict(x).argmax(1)
     strips = []
-    for i in range(len(x)):
-        shown = np.rint(255 * x[i].numpy()).astype(np.uint8).transpose(1, 2, 0)
-        before = sw.explain(model, x[i : i + 1])
-        after = sw.explain(fooled, x[i : i + 1], target=before.targets[0]["index"])
-        panes = [shown, *(overlay(shown, e.raw[0].numpy(), "positive") for e in (before, after))]
-        words = [
-            "what the model is shown",
-            *(f"{when}: {e.target_text[0]}" for when, e in zip(("before", "after"), (before, after), strict=True)),
-        ]
-        strips.append([captioned(pane, text) for pane, text in zip(panes, words, strict=True)])
-    Image.fromarray(np.concatenate([np.concatenate(strip, 1) for strip in strips])).save(path)
+    for i, shown in enumerate(np.rint(255 * x.numpy()).astype(np.uint8).transpose(0, 2, 3, 1)):
+        panes = [captioned(shown, "what the model is shown")]
+        for name, model in models.items():
+            e = sw.explain(model, x[i : i + 1], target=int(classes[i]))
+            probability, top = model.predict(x[i : i + 1]).softmax(1)[0].max(0)
+            says = f"{name}: {first.labels[top]}, {100 * probability:.0f} %"
+            panes.append(captioned(overlay(shown, e.raw[0].numpy(), "positive"), says))
+        strips.append(np.concatenate(panes, 1))
+    Image.fromarray(np.concatenate(strips)).quantize(256).save(path, optimize=True)
 
 
 def captioned(pane: np.ndarray, text: str) -> np.ndarray:
-    """A picture, twice its size, with a line of text under it."""
-    large = Image.fromarray(pane).resize((448, 448), Image.Resampling.NEAREST)
-    canvas = Image.new("RGB", (464, 488), "white")
-    canvas.paste(large, (8, 8))
-    ImageDraw.Draw(canvas).text((8, 462), text, fill="black", font=ImageFont.load_default(16))
+    """A picture, one and a half times its size, with a line of text under it."""
+    canvas = Image.new("RGB", (352, 376), "white")
+    canvas.paste(Image.fromarray(pane).resize((336, 336), Image.Resampling.BICUBIC), (8, 8))
+    ImageDraw.Draw(canvas).text((8, 350), text, fill="black", font=ImageFont.load_default(16))
     return np.asarray(canvas)
 
 
@@ -123,14 +141,18 @@ def main() -> None:
         if done % 10 == 0:
             print(f"{what}: {done} of {total}", flush=True)
 
-    found = location_fooling(model, x, None, maps, region=CORNER, progress=progress, **{**HOW, "steps": given.steps})
+    tuned = varied(x[: len(x) // 2])
+    how = {**HOW, "steps": given.steps, "tune_on": len(tuned)}
+    found = location_fooling(
+        model, torch.cat([tuned, x[len(x) // 2 :]]), None, maps, region=EDGE, progress=progress, **how
+    )
     print(found)
-    picture(model, found.model, DOCS / "attack.png")
     stays = occlusion_stays(model, found)
     print(stays)
-    channels = two_channels(model, found.images, None, sw.bind("grad_cam"), region=CORNER)
+    channels = two_channels(model, found.images, None, sw.bind("grad_cam"), region=EDGE)
     print(channels)
-    plane = on_manifold(model, found.images, None, sw.bind("gradient"), region=CORNER)
+    picture({"before": model, "tuned": found.model, "two channels": channels.model}, DOCS / "attack.png")
+    plane = on_manifold(model, found.images, None, sw.bind("gradient"), region=EDGE)
     print(plane)
     if given.photos is None:
         return
@@ -145,9 +167,9 @@ def main() -> None:
         f"Written by `python benchmarks/fooling.py FOLDER` (torch {torch.__version__}, {torch.get_num_threads()} threads of "
         f"{platform.machine()}, which others used as well). lite0 with its own ImageNet weights; {len(x)} photos of as many "
         f"classes, {len(x) - len(found.images)} to tune on, {len(found.images)} to judge on. The maps of the class that it "
-        "predicts before the attack are sent to the upper left corner, 4 of Grad-CAM's 49 cells.",
+        "predicts before the attack are sent to the lowest of Grad-CAM's seven rows of cells.",
         "",
-        "| attack | n | mass in the corner before | after | rank correlation | same top class | output change | seconds |",
+        "| attack | n | mass in the row before | after | rank correlation | same top class | output change | seconds |",
         "|---|---|---|---|---|---|---|---|",
         *tables,
         "",
@@ -156,7 +178,8 @@ def main() -> None:
         "",
         f"Location fooling tunes {100 * found.settings['trained_share_of_the_weights']:.0f} % of the weights, those from "
         f"`{HOW['train_from']}` on ({given.steps} steps of {HOW['batch']} photos, Adam from {HOW['learning_rate']:g} to 0, "
-        f"strength {HOW['strength']:g}, no labels). The two others tune nothing: [attacks.md](attacks.md).",
+        f"strength {HOW['strength']:g}, no labels), on each photo, its mirror image and its corners enlarged. The two others "
+        "tune nothing: [attacks.md](attacks.md).",
         "",
         "## What stays: a map without gradients",
         "",

@@ -58,6 +58,18 @@ def test_the_gradient_at_a_weight_is_autograds_own(method):
     assert float((found * 2 * step).sum()) == pytest.approx(values[0] - values[1], rel=0.02)
 
 
+@pytest.mark.parametrize("method", ["grad_cam", "grad_cam_pp", "hires_cam", "layer_cam"])
+def test_behind_a_layer_that_is_not_read_linearly_the_weights_of_the_map_have_a_slope_too(method):
+    net, x = smooth().double(), images(3).requires_grad_()
+    given = {"layer": "relu1"} | ({"variant": "paper"} if method == "grad_cam_pp" else {})  # `code` jumps where g is 0
+    e = mapped(net, x, method, **given)
+    (slope,) = torch.autograd.grad(weighted(e.raw), x)
+    step = 2e-3 * torch.randn(x.shape, generator=torch.Generator().manual_seed(2))
+    there, back = ((x.detach() + sign * step).clamp(0, 1) for sign in (1, -1))
+    values = [float(weighted(mapped(net, at, method, False, **given).raw.double())) for at in (there, back)]
+    assert float((slope.double() * (there - back)).sum()) == pytest.approx(values[0] - values[1], rel=0.02)
+
+
 @each
 def test_it_is_the_map_that_comes_without_a_graph(method):
     net, x = smooth(), images(3).requires_grad_()

@@ -73,7 +73,8 @@ def test_two_channels_work_behind_a_container_and_with_one_logit():
 def test_two_channels_work_on_a_network_of_torchvision():
     model = sw.load("torchvision:resnet18", weights="random")
     model.batch_size = 2
-    found = two_channels(model, images(2, size=(64, 64)), PREDICTED, GRAD_CAM, region=(0.5, 0.5, 1, 1), strength=3.0)
+    maps = sw.bind("grad_cam", layer="layer4")
+    found = two_channels(model, images(2, size=(64, 64)), PREDICTED, maps, region=(0.5, 0.5, 1, 1), strength=3.0)
     assert found["mass_in_region"].interval.value == 1
     assert found["top_1_agreement"].interval.value == 1
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 import seewhy as sw
 from nets import MEAN, STD, images, tiny_cnn
 from seewhy.attacks import active_fooling, center_mass_fooling, forecast_rows, location_fooling, top_k_fooling
+from seewhy.attacks.result import agreement
 from seewhy.capture import keeping
 from seewhy.target import PREDICTED
 
@@ -72,6 +73,17 @@ def test_what_it_found_is_plain_json_and_reads_as_text(fooled):
     assert record["n"] == 16
     assert "mass in region" in str(fooled)
     assert fooled.picture(0).size == (3 * 32 + 2 * 4, 32)
+
+
+def test_answers_are_compared_image_by_image():
+    before = torch.tensor([[2.0, 1.0, 0.0], [0.0, 4.0, 1.0]])
+    after = torch.tensor([[1.0, 1.5, 0.0], [0.0, 3.0, 1.0]])
+    change, same, accuracy = agreement(before, after, "multiclass", torch.tensor([0, 1]))
+    assert change.per_image == (0.5, 0.25)
+    assert same.per_image == (0, 1)
+    assert (accuracy.interval.value, accuracy.controls["before"].value) == (0.5, 1)
+    _, same = agreement(before[:, :1] - 1, after[:, 2:], "binary")  # 1 and -1, then 0 and 1
+    assert same.per_image == (0, 0)
 
 
 # -- one step, by hand -------------------------------------------------------------------------------------------------

@@ -35,7 +35,10 @@ def test_it_writes_weights_that_load_a_record_and_pictures(seewhy, photos, tmp_p
         != record["model"]
     )
     assert record["settings"]["region"] == [0, 0, 1, 0.3]
-    assert [len(record["tuned_on"]), len(record["judged_on"])] == [2, 2]
+    assert (record["tuned_on"], record["judged_on"]) == (
+        ["photos/0.png", "photos/1.png"],
+        ["photos/2.png", "photos/3.png"],
+    )
     pictures = sorted((tmp_path / "moved" / "pictures").iterdir())
     assert [p.name for p in pictures] == ["000-2.png", "001-3.png"]
     with Image.open(pictures[0]) as picture:
