@@ -15,8 +15,8 @@ test: $(VENV)/installed-dev ## Run the whole test suite; prints the ten slowest 
 	@$(BIN)/python -m pytest
 
 lint: $(VENV)/installed-dev ## Check style and formatting
-	@$(BIN)/ruff check src tests benchmarks
-	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check src tests benchmarks examples
+	@$(BIN)/ruff format --check src tests benchmarks examples
 
 types: $(VENV)/installed-dev ## Check types (mypy, strict)
 	@$(BIN)/mypy

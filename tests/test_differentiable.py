@@ -5,7 +5,7 @@ import torch
 
 import seewhy as sw
 from awkward_nets import ending, smooth
-from nets import MEAN, STD, images
+from nets import MEAN, STD, images, tiny_vit
 from seewhy.registry import METHODS
 
 sw.methods()
@@ -105,6 +105,15 @@ def test_it_works_without_gradients_switched_on_and_shows_and_saves_itself(metho
     assert e.overlay().size[0] >= 32
     e.save(tmp_path)
     assert torch.equal(sw.read_explanation(tmp_path).raw, e.raw.detach())
+
+
+@pytest.mark.parametrize("method", ["gradient", "grad_cam"])
+def test_fused_attention_has_a_second_gradient_and_the_switches_stay(method):
+    net, x = tiny_vit(), images(2).requires_grad_()
+    e = mapped(net, x, method)
+    assert torch.allclose(e.raw, mapped(net, x, method, False).raw, atol=1e-5 * float(e.raw.detach().abs().max()))
+    assert torch.autograd.grad(e.raw.square().sum(), x)[0].abs().max() > 0
+    assert torch.backends.cuda.flash_sdp_enabled()
 
 
 def test_several_targets_an_image_share_its_gradient():

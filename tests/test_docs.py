@@ -105,6 +105,22 @@ def put_networks_into(folder):
     (folder / "names.txt").write_text("\n".join("abcde"))
 
 
+def put_scans_into(folder):
+    """What docs/radiographs.md explains: a scan with two windows, a series of slices, a few training images."""
+    import numpy as np
+
+    from scans import save, slices
+
+    shades = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    windows = {"WindowCenter": [2048, 1000], "WindowWidth": [4096, 500]}
+    save(folder / "scan.dcm", shades, modality="DX", **windows)
+    save(folder / "cine.dcm", np.stack([shades, shades.T, shades[::-1]]), modality="XA", **windows)
+    slices(folder / "ct", size=(32, 32))
+    (folder / "train").mkdir()
+    for i in range(3):
+        save(folder / "train" / f"{i}.dcm", np.roll(shades, 9 * i, 1), modality="DX", **windows)
+
+
 def run_snippets(page):
     scope = {}
     for block in blocks(page, "python"):
@@ -115,6 +131,8 @@ def run_snippets(page):
 def test_every_python_snippet_runs(page, folder_with_a_cat, capsys):
     if page.name == "own-model.md":
         put_networks_into(folder_with_a_cat)
+    if page.name == "radiographs.md":
+        put_scans_into(folder_with_a_cat)
     run_snippets(page)
 
 
@@ -124,6 +142,8 @@ def test_every_command_runs(page, folder_with_a_cat):
         (folder_with_a_cat / "mynet.py").write_text(blocks(page, "python")[0])
     if page.name in ("audit.md", "ledger.md"):
         run_snippets(page)
+    if page.name == "radiographs.md":
+        put_scans_into(folder_with_a_cat)
     commands = [line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")]
     for command in commands:
         done = CliRunner().invoke(app, shlex.split(command)[1:])
@@ -166,10 +186,12 @@ def test_every_public_name_is_documented_somewhere():
         "DataSet",
         "Explanation",
         "LocalizationReport",
+        "Photo",
         "Status",
         "Target",
         "TrustCard",
         "VisionModel",
+        "Volume",
     }
     assert [name for name in sw.__all__ if name not in errors | types and f"sw.{name}" not in text] == []
 

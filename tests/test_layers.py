@@ -19,7 +19,7 @@ ORDER = [
     ["attention"],
     ["model"],
     ["maps", "wrapping", "similarity", "intervals", "randomization", "identity"],
-    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder"],
+    ["loading", "data", "perturb", "imputation", "segmentation", "draw", "runfolder", "softening"],
     ["controls"],
     ["methods", "checks"],  # a check is given what it questions
     ["attacks"],  # as a check; they give their numbers in the same form
@@ -49,8 +49,11 @@ INSIDE = {
     "target": [["outputs", "rows"], ["boxes"], ["question"], ["given"]],
     "data": [
         ["geometry", "kinds", "tables", "outlines"],
+        ["tags"],
+        ["windows"],
+        ["dicom"],
         ["images"],
-        ["stored"],
+        ["stored", "volumes"],
         ["layouts"],
         ["dataset", "truth", "boxes"],
         ["labels", "placing"],
@@ -68,7 +71,7 @@ INSIDE = {
         ["run"],
     ],
     "checks": [
-        ["result", "training", "objects", "cascade", "strongest"],
+        ["result", "training", "objects", "cascade", "strongest", "behavior"],
         ["retraining", "overlap", "plausible"],
         [
             "agreement",
@@ -78,6 +81,7 @@ INSIDE = {
             "data_randomization",
             "faithfulness",
             "localization",
+            "manipulation",
             "model_randomization",
             "resolution",
             "roar",
@@ -85,7 +89,7 @@ INSIDE = {
             "stability",
         ],
     ],
-    "attacks": [["region", "copies"], ["result"], ["tuning"], ["weights", "inputs", "exact"]],
+    "attacks": [["region", "copies", "changes"], ["result"], ["tuning", "pixels"], ["weights", "inputs", "exact"]],
     "trust": [["binding", "documentation", "setup"], ["forecast"], ["card"], ["comparison", "localization"]],
     "ledger": [
         ["schema"],

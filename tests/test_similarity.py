@@ -9,7 +9,7 @@ from skimage.feature import hog
 from skimage.metrics import structural_similarity
 
 import seewhy as sw
-from seewhy.similarity import SIMILARITIES, hog_correlation, rank_correlation, ssim
+from seewhy.similarity import SIMILARITIES, correlation, hog_correlation, image_ssim, rank_correlation, ssim
 
 
 def maps(n=4, size=(64, 48), seed=0):
@@ -28,6 +28,22 @@ def test_ssim_is_that_of_scikit_image(noise):
         structural_similarity(x, y, win_size=5, data_range=2) for x, y in zip(relative(a), relative(b), strict=True)
     ]
     assert ssim(a, b).tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+def test_image_ssim_is_that_of_scikit_image_on_the_images_as_they_are():
+    a = maps(3).sigmoid()[:, None].repeat(1, 3, 1, 1)
+    b = (a + 0.1 * torch.randn(a.shape, generator=torch.Generator().manual_seed(2))).clamp(0, 1)
+    wanted = [
+        structural_similarity(x, y, win_size=5, data_range=1, channel_axis=0)
+        for x, y in zip(a.double().numpy(), b.double().numpy(), strict=True)
+    ]
+    assert image_ssim(a, b).tolist() == pytest.approx(wanted, abs=1e-9)
+
+
+def test_correlation_is_pearsons():
+    a, b = maps(), maps() + maps(seed=1)
+    wanted = [stats.pearsonr(x.flatten(), y.flatten()).statistic for x, y in zip(a.double(), b.double(), strict=True)]
+    assert correlation(a, b).tolist() == pytest.approx(wanted, abs=1e-12)
 
 
 def test_hog_correlation_is_that_of_scikit_image():

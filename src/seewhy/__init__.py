@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from seewhy.data.boxes import read_boxes as read_boxes
     from seewhy.data.dataset import DataSet as DataSet
     from seewhy.data.dataset import read_dataset as read_dataset
+    from seewhy.data.images import Photo as Photo
+    from seewhy.data.images import read_photo as read_photo
+    from seewhy.data.volumes import Volume as Volume
+    from seewhy.data.volumes import read_volume as read_volume
     from seewhy.errors import ImageError as ImageError
     from seewhy.errors import MissingExtraError as MissingExtraError
     from seewhy.errors import RefusalError as RefusalError
@@ -49,6 +53,10 @@ _HOMES = {
     "read_boxes": "data.boxes",
     "DataSet": "data.dataset",
     "read_dataset": "data.dataset",
+    "Photo": "data.images",
+    "read_photo": "data.images",
+    "Volume": "data.volumes",
+    "read_volume": "data.volumes",
     "ImageError": "errors",
     "MissingExtraError": "errors",
     "RefusalError": "errors",

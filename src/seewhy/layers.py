@@ -1,9 +1,8 @@
 """Where in a network a map can be taken, found by running it: spatial form, trunk or branch, gradient at the cells."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,10 @@ from seewhy.forms import LINEAR, Form, keeps_proportions, possible_forms
 from seewhy.places import Run
 from seewhy.target import is_detections, scores
 
+Result = TypeVar("Result")
 TRIED_HARDER = 4  # trunk layers from the last on, where two pictures do not tell; of earlier ones two must
+ROWS_OF_EXPERIMENTS = 5  # an image, and it with each of its quadrants exchanged
+FEWEST_ROWS = 2  # the two probe images
 SAME = 1e-3  # relative to the difference between two images' outputs: float error is far below, a branch far above
 
 
@@ -326,12 +328,14 @@ def _dense(output: Any, probes: Tensor) -> Tensor | None:
     return table.float() if table.ndim == probes.ndim and max(table.shape[2:]) > 1 else None
 
 
-@contextmanager
-def probes_fit(device: torch.device) -> Iterator[None]:
-    """RefusalError for an out-of-memory inside."""
+def in_memory(look: Callable[[int], Result], most: int, device: torch.device) -> Result:
+    """What `look` finds with so many rows at once, five at most, or with two where these do not fit; else RefusalError."""
+    rows = max(FEWEST_ROWS, min(most, ROWS_OF_EXPERIMENTS))
     try:
-        yield
+        return look(rows)
     except torch.OutOfMemoryError as error:
+        if rows > FEWEST_ROWS:
+            return in_memory(look, FEWEST_ROWS, device)
         raise RefusalError(
             f"finding layers takes two images at once, which do not fit into the memory of {device}: no class activation "
             "map. Input methods take one row at a time."

@@ -18,14 +18,13 @@ from seewhy.beside import Beside, check_beside, repeated
 from seewhy.capture import Call, Score
 from seewhy.errors import RefusalError, UsageError
 from seewhy.forms import probe_images
-from seewhy.layers import Layer, LayerTable, Trace, probes_fit
+from seewhy.layers import FEWEST_ROWS, ROWS_OF_EXPERIMENTS, Layer, LayerTable, Trace, in_memory
 from seewhy.network import Network, Precision
 from seewhy.places import Run
 from seewhy.reading import Reading
 from seewhy.target import PREDICTED, Target, Task, scores
 
 BATCH_ON_ACCELERATOR = 128  # halved when it does not fit
-ROWS_OF_EXPERIMENTS = 5  # an image, and it with each of its quadrants exchanged; two rows where memory may be short
 TRACES_KEPT = 8  # one per input shape, and per function or region that is asked about
 Result = TypeVar("Result")
 Look = Callable[[nn.Module, Run, Tensor, Score], Result]  # module, run, probe images, score
@@ -380,10 +379,11 @@ class VisionModel:
                 with capture.random_states(0):
                     return self.forward(x, repeated(held, len(x)))
 
-            most = self.batch_size or (ROWS_OF_EXPERIMENTS if self.device.type == "cpu" else 2)
-            run = Run(network, max(2, min(most, ROWS_OF_EXPERIMENTS)))
-            with self.guarded(), torch.no_grad(), probes_fit(self.device):
-                self._traces[key] = (look(self.module, run, probes, self._score(question, rows, [])), target)
+            most = self.batch_size or (ROWS_OF_EXPERIMENTS if self.device.type == "cpu" else FEWEST_ROWS)
+            score = self._score(question, rows, [])
+            with self.guarded(), torch.no_grad():
+                seen = in_memory(lambda n: look(self.module, Run(network, n), probes, score), most, self.device)
+            self._traces[key] = (seen, target)
         found: Result = self._traces[key][0]
         return found
 

@@ -1,4 +1,4 @@
-"""How alike two maps are: rank correlation (signed, and of absolute values), structural similarity, HOG correlation.
+"""How alike two maps are: rank and linear correlation, structural similarity (of images, too), HOG correlation.
 
 Each takes maps (g, *grid) and (g, *grid) and gives (g,) in [-1, 1], float64: 1 for the same map, also times any positive
 number; NaN where one of the two is constant or not finite.
@@ -30,6 +30,11 @@ def rank_correlation_table(a: Tensor, b: Tensor) -> Tensor:
     return _ranks(a) @ _ranks(b).T
 
 
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Pearson correlation of (g, ...) with (g, ...), (g,) in float64; NaN where one is constant or not finite."""
+    return _products(_unit(a.double().flatten(1)), _unit(b.double().flatten(1)))
+
+
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Mean structural similarity of maps (g, *grid), each divided by its largest |value|: (g,).
 
@@ -38,6 +43,12 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
     checks take the same window.
     """
     return _ssim(_relative(a), _relative(b))
+
+
+def image_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """The same of images (g, C, *axes) in [0, 1] as they are, data range 1, mean over channels: (g,)."""
+    found = _ssim(a.double().flatten(0, 1), b.double().flatten(0, 1), data_range=1)
+    return found.view(len(a), -1).mean(1)
 
 
 def hog_correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -83,13 +94,14 @@ def _relative(maps: Tensor) -> Tensor:
     return (flat / scale[:, None]).view(maps.shape)
 
 
-def _ssim(a: Tensor, b: Tensor) -> Tensor:
+def _ssim(a: Tensor, b: Tensor, data_range: float = 2) -> Tensor:
+    """Structural similarity of maps as they are, each the mean over its windows."""
     n = math.prod(min(WINDOW, axis) for axis in a.shape[1:])
     mean_a, mean_b, aa, bb, ab = (_windows(t) / n for t in (a, b, a * a, b * b, a * b))
     sample = n / (n - 1)
     product = mean_a * mean_b
     covariance, variances = sample * (ab - product), sample * (aa + bb - mean_a**2 - mean_b**2)
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     alike = (2 * product + c1) * (2 * covariance + c2)
     return (alike / ((mean_a**2 + mean_b**2 + c1) * (variances + c2))).flatten(1).mean(1)
 

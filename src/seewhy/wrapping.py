@@ -1,5 +1,6 @@
 """sw.wrap: a network and how it wants its pixels, checked and made into a VisionModel."""
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
@@ -9,7 +10,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from seewhy.errors import UsageError, known_name, real_number, whole_number
 from seewhy.model import VisionModel
-from seewhy.network import PRECISIONS, Precision
+from seewhy.network import PRECISIONS, Network, Precision
 from seewhy.target import TASKS, Task
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
@@ -135,3 +136,12 @@ def unwrap(module: nn.Module) -> nn.Module:
             module = module._orig_mod  # type: ignore[assignment]  # torch.compile's own name, checked one line above
         else:
             return module
+
+
+def with_module(model: VisionModel, module: nn.Module) -> VisionModel:
+    """The same model around another module of the same inputs and outputs; its rows are counted from 0."""
+    twin = copy.copy(model)  # without what it found by running
+    twin.module = module
+    twin.network = Network(module, model.mean, model.std, model.task, model.precision)
+    twin.forward_rows = twin.gradient_rows = 0
+    return twin

@@ -163,7 +163,7 @@ def test_a_loss_on_a_differentiable_map_reaches_the_weights_and_not_their_gradie
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("method", ["guided_backprop", "occlusion", "grad_cam", "integrated_gradients", "random_map"])
+@pytest.mark.parametrize("method", ["guided_backprop", "occlusion", "xgrad_cam", "integrated_gradients", "random_map"])
 def test_a_method_that_is_not_exactly_differentiable_refuses_to_be(method):
     with pytest.raises(sw.SeewhyError, match="differentiable"):
         sw.explain(sw.wrap(tiny_cnn()), images(1), method, 1, differentiable=True)

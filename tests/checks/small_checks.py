@@ -35,6 +35,7 @@ SMALL = {  # name -> keyword arguments for n images of 3 x 32 x 32, as a functio
     "faithfulness": lambda n: {"patch": 4, "steps": 4},
     "class_discrimination": lambda n: {},
     "agreement": lambda n: {"others": {"grad_cam": sw.bind("grad_cam")}},
+    "manipulation": lambda n: {"others": {"grad_cam": sw.bind("grad_cam")}, "smooth": 2},
     "shape_bias": lambda n: {
         "shapes": ["cat", "dog", "cat", "bird"][:n],
         "textures": ["dog", "bird", "cat", "dog"][:n],

@@ -148,6 +148,7 @@ def test_everything_that_is_asked_reaches_the_data_set_and_the_audit(audited, tm
     }
     assert given == {
         "methods": ("gradient", "rise"),
+        "boxes": None,
         "seed": 3,
         "explained": 200,
         "per_class": 10,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import seewhy as sw
-from nets import MEAN, STD, images, tiny_cnn, tiny_vit
+from nets import MEAN, STD, images, seeded, tiny_cnn, tiny_vit
 from seewhy.errors import RefusalError, UsageError
 from seewhy.explanation import explain_rows
 from seewhy.explanation.inputs import read_inputs
@@ -89,7 +89,7 @@ def test_every_question_about_classes_is_asked_again(target, tmp_path):
 
 
 def test_regressions_regions_and_boxes_are_asked_again(tmp_path):
-    segmenter = Segmenter().eval()
+    segmenter = seeded(Segmenter)().eval()
     asked = (
         ("regression", "down", tiny_cnn(classes=1), images(1)),
         ("segmentation", "region 1", segmenter, images(1)),

@@ -81,6 +81,7 @@ def test_the_channel_rules_are_sum_maximum_of_magnitudes_and_length():
     slopes = torch.stack([autograd_gradient(lambda i: net(i[None])[0, 1], image) for image in x])
     for rule, wanted in (
         ("sum", slopes.sum(1)),
+        ("sum_abs", slopes.abs().sum(1)),
         ("max_abs", slopes.abs().amax(1)),
         ("l2", slopes.square().sum(1).sqrt()),
     ):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def read_sample(model: VisionModel, sample: Sample) -> tuple[Tensor, Shown]:
     except UsageError as error:
         raise ImageError(f"{sample.name}: {error}") from error
     name = sample.name if not isinstance(found, Path) else sources[0].name
-    return x, Shown(name, sources[0].sha256, sources[0].notes, sources[0].geometry)
+    return x, replace(sources[0], name=name)
 
 
 def predicted(

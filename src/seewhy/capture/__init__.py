@@ -27,7 +27,7 @@ from seewhy.capture.listening import FEW_DIGITS, Activated, Activation, Listenin
 from seewhy.capture.memory import peak_memory
 from seewhy.capture.outputs import copied, detach, first_tensor, fixed_rows, in_rows, tensors
 from seewhy.capture.paths import on_every_path
-from seewhy.capture.rectifiers import Gates, Rule, gate_relus
+from seewhy.capture.rectifiers import Gates, Rule, SoftReLUs, gate_relus
 from seewhy.capture.state import Version, digest, frozen, guard, random_states, version
 from seewhy.capture.tracing import called, look_at, output_with_edit, outputs_at, returned_by, trace
 
@@ -46,6 +46,7 @@ __all__ = [
     "Score",
     "See",
     "Site",
+    "SoftReLUs",
     "Span",
     "Version",
     "activations_and_gradients",

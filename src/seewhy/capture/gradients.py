@@ -1,12 +1,13 @@
 """Gradients at the input and at layers, in one forward and the shortest backward that gives them."""
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from seewhy.capture.outputs import first_tensor, replace_first_tensor
 from seewhy.capture.state import frozen
@@ -30,9 +31,10 @@ def input_gradient(
 
     Rows must not mix in the network (they do not in evaluation mode), so the gradient of the sum is that of each.
     on_graph: called with the last node of the graph before the backward. differentiable: the gradient has a graph of its
-    own, down to the parameters that require a gradient and to x where it does.
+    own, down to the parameters that require a gradient and to x where it does; fused attention, which has no second
+    derivative, is computed step by step for it.
     """
-    with nullcontext() if differentiable else frozen(module), torch.enable_grad():
+    with sdpa_kernel(SDPBackend.MATH) if differentiable else frozen(module), torch.enable_grad():
         leaf = x if differentiable and x.requires_grad else x.detach().clone().requires_grad_()
         output = call(leaf)
         total = score(output).sum()
@@ -82,6 +84,8 @@ def activations_and_gradients(
     """
     captured: list[Tensor | None] = [None] * len(sites)
     with torch.set_grad_enabled(differentiable), ExitStack() as hooks:
+        if differentiable:  # fused attention has no second derivative
+            hooks.enter_context(sdpa_kernel(SDPBackend.MATH))
         for slot, site in enumerate(sites):
             hooks.callback(site.module.register_forward_hook(start_graph(captured, slot, site, scale)).remove)
         output = call()

@@ -1,5 +1,6 @@
-"""Other rules for the gradient at every ReLU, set where autograd itself records them: in the graph of one forward."""
+"""Other rules for the gradient at every ReLU, in the graph of one forward; and softplus in place of every ReLU."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from seewhy.errors import RefusalError
 
@@ -108,3 +111,75 @@ def _guided(given: Signals, _arriving: Signals) -> Signals:
 def _deconvnet(given: Signals, arriving: Signals) -> Signals:
     (signal,) = arriving
     return tuple(None if g is None or signal is None else signal.clamp_min(0) for g in given)
+
+
+# -- softplus in place of every ReLU -----------------------------------------------------------------------------------
+
+
+class SoftReLUs(TorchFunctionMode):
+    """While it is on, every ReLU computes softplus(x) = log(1 + exp(beta x)) / beta, and has a second derivative.
+
+    A ReLU is what it is to `gate_relus`: a module, a function or a method, in place or not, and a clamp from 0 on; one
+    that ends at m (ReLU6) is softplus(x) - softplus(x - m), and Hardsigmoid is a ReLU6, too. The mode is this thread's;
+    nothing of torch is changed.
+    """
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta = beta
+        self.calls = 0  # of ReLUs, since somebody set it to 0
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        said = getattr(function, "__name__", "").partition(".")[0]  # "relu", "relu_", "_threshold"; "relu.default"
+        name = said.strip("_")
+        if name not in _ARGUMENTS:
+            return function(*args, **kwargs)
+        given = dict(zip(_ARGUMENTS[name], args, strict=False)) | kwargs
+        x, (low, high) = given["input"], _bounds(name, given)
+        if not _is_zero(low) or not x.is_floating_point():
+            return function(*args, **kwargs)
+        in_place = said.endswith("_") or given.get("inplace", False)
+        own = x.clone() if in_place else x
+        soft = self._soft(own + 3, 6) / 6 if name == "hardsigmoid" else self._soft(own, high)
+        soft = soft.to(x.dtype)  # autocast may have computed it in another
+        return x.copy_(soft) if in_place else soft
+
+    def _soft(self, x: Tensor, high: Any) -> Tensor:
+        if torch._C._autograd._top_saved_tensors_default_hooks(True) is not None:
+            raise RefusalError(
+                "this network recomputes or moves its activations in the backward pass (activation checkpointing): its "
+                "ReLUs cannot be softened there. Switch it off, e.g. model.set_grad_checkpointing(False)."
+            )
+        self.calls += 1
+        soft = functional.softplus(x, self.beta)
+        if high is None or (isinstance(high, int | float) and math.isinf(high)):
+            return soft
+        return soft - functional.softplus(x - high, self.beta)
+
+
+_ARGUMENTS = {  # of every function that can be a ReLU
+    "relu": ("input", "inplace"),
+    "relu6": ("input", "inplace"),
+    "hardsigmoid": ("input", "inplace"),  # a ReLU6 of x + 3 over 6: torch has no second derivative of it
+    "hardtanh": ("input", "min_val", "max_val", "inplace"),
+    "threshold": ("input", "threshold", "value", "inplace"),
+    "clamp": ("input", "min", "max"),
+    "clip": ("input", "min", "max"),
+    "clamp_min": ("input", "min"),
+}
+
+
+def _bounds(name: str, given: dict[str, Any]) -> tuple[Any, Any]:
+    """What a call clamps to from below and from above; None: not at all."""
+    if name in ("relu", "relu6", "hardsigmoid"):
+        return 0, None if name == "relu" else 6
+    if name == "hardtanh":
+        return given.get("min_val", -1.0), given.get("max_val", 1.0)
+    if name == "threshold":
+        return given["threshold"] if given["threshold"] == given["value"] else None, None
+    return given.get("min"), given.get("max")
+
+
+def _is_zero(bound: Any) -> bool:
+    return bound is not None and (not bool(bound.any()) if isinstance(bound, Tensor) else bound == 0)

@@ -10,6 +10,7 @@ from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
 from seewhy.checks.faithfulness import faithfulness
 from seewhy.checks.localization import localization
+from seewhy.checks.manipulation import manipulation
 from seewhy.checks.model_randomization import model_randomization
 from seewhy.checks.resolution import resolution
 from seewhy.checks.result import CheckResult, Curve, Null, Score, Verdict, read_result
@@ -44,6 +45,7 @@ __all__ = [
     "data_randomization",
     "faithfulness",
     "localization",
+    "manipulation",
     "model_randomization",
     "read_result",
     "resolution",

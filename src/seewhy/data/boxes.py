@@ -11,7 +11,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from seewhy.data.images import HIDDEN, MAX_PIXELS, decode_bytes, folder_images
+from seewhy.data.geometry import MAX_PIXELS
+from seewhy.data.images import HIDDEN, decode_bytes, folder_images
 from seewhy.data.layouts import read_table
 from seewhy.data.outlines import Box, Mask, bounds, polygon_mask, read_runs, run_mask
 from seewhy.data.tables import OF_THE_CLASS, OF_THE_FILE, OF_THE_NAME, Table, find_column, guess_column

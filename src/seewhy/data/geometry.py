@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from seewhy.forms import LINEAR
 
+MAX_PIXELS = 178_956_970  # of a photo: above it Pillow itself calls an image a decompression bomb
+
 
 @dataclass(frozen=True)
 class Geometry:

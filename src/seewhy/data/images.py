@@ -4,22 +4,26 @@ import hashlib
 import os
 import stat
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from seewhy.data.geometry import Geometry, frame
+from seewhy.data.dicom import read_scan
+from seewhy.data.geometry import MAX_PIXELS, Geometry
+from seewhy.data.geometry import frame as framed  # a frame is one of several here
+from seewhy.data.tags import DICOM_SUFFIXES, is_dicom
+from seewhy.data.windows import Window
 from seewhy.errors import ImageError, UsageError, near_file
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", *DICOM_SUFFIXES)
 HIDDEN = (".", "__MACOSX")  # how names begin that no user put there
-MAX_PIXELS = 178_956_970  # above it Pillow itself calls an image a decompression bomb
 MAX_RESIZED_PIXELS = 16_000_000  # of a photo resized whole before its crop is taken; a very wide one would be gigabytes
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -39,22 +43,40 @@ class Photo:
     notes: tuple[str, ...]  # what was done to it, in words
     name: str
     sha256: str = field(default="")  # of the file's bytes; "" for an image that came without a file
+    modality: str | None = None  # of a scan, where black is a measurement: CR, DX, CT, MR ...; None: a photo
+    read_as: Mapping[str, Any] = field(default_factory=dict)  # the window and frame that read_photo was asked for
 
 
-def read_photo(source: str | Path | Image.Image) -> Photo:
-    """Decode a file or a Pillow image: first frame, upright, RGB or gray, transparency over white.
+def read_photo(source: str | Path | Image.Image, *, window: Window | None = None, frame: int | None = None) -> Photo:
+    """Decode a file or a Pillow image, upright, RGB or gray, transparency over white; a DICOM file in its window.
 
-    ImageError for anything that is not one whole image: missing, empty, truncated, not an image, too large.
+    frame: of several frames or pages, from 1; None is the first. window, of a DICOM file: its n-th, from 1, or one's own
+    (center, width) in measured values, e.g. (-600, 1500) for the lungs in a CT; None is its first (see data/dicom.py).
+    ImageError for anything that is not one whole image: missing, empty, truncated, not an image, too large, no such frame.
     """
+    asked = {name: value for name, value in (("window", window), ("frame", frame)) if value is not None}
     if isinstance(source, Image.Image):
         with _as_image_errors("image", b""):
-            return _photo(source, "image", "")
+            return _photo(source, "image", "", asked)
     path = Path(source)
-    content = _read_bytes(path)
+    content = read_bytes(path)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if is_dicom(content, path.name):
+        scan = read_scan(content, str(source), window, frame)
+        bands = bands_of(scan.pixels)
+        return Photo(bands, (bands[0].height, bands[0].width), scan.notes, str(source), sha256, scan.modality, asked)
     with _as_image_errors(str(path), content), warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours: MAX_PIXELS
         with Image.open(BytesIO(content)) as image:
-            return _photo(image, str(source), hashlib.sha256(content).hexdigest())
+            return _photo(image, str(source), sha256, asked)
+
+
+def bands_of(pixels: NDArray[Any]) -> tuple[Image.Image, ...]:
+    """An array (H, W) or (H, W, 3) as bands: 8 bit stays so, 16 bit and numbers in [0, 1] become float."""
+    values = pixels.astype(np.float32) / 65535 if pixels.dtype == np.uint16 else pixels
+    layers = [values] if values.ndim == 2 else [values[..., band] for band in range(values.shape[2])]
+    kind = np.uint8 if values.dtype == np.uint8 else np.float32
+    return tuple(Image.fromarray(np.ascontiguousarray(layer, kind)) for layer in layers)
 
 
 def decode_bytes(content: bytes, name: str) -> Image.Image:
@@ -81,7 +103,8 @@ def _as_image_errors(name: str, content: bytes) -> Iterator[None]:
         raise ImageError(f"{name}: damaged or truncated image ({type(error).__name__}: {error}).") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file that is there, can be read and is not empty; else an ImageError."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -93,22 +116,29 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _photo(image: Image.Image, name: str, sha256: str) -> Photo:
+def _photo(image: Image.Image, name: str, sha256: str, asked: Mapping[str, Any]) -> Photo:
     if not 0 < image.width * image.height <= MAX_PIXELS:
         raise ImageError(f"{name}: {image.width} x {image.height} pixels; from 1 to {MAX_PIXELS:,} in all can be read.")
     notes: list[str] = []
-    frames = getattr(image, "n_frames", 1)
+    if "window" in asked:
+        raise ImageError(f"{name}: window {asked['window']!r} was asked for; only DICOM files have windows.")
+    frames, frame = getattr(image, "n_frames", 1), asked.get("frame", 1)
+    if isinstance(frame, bool) or frame not in range(1, frames + 1):
+        raise ImageError(f"{name}: frame {frame!r} of {frames}; frames are counted from 1.")
     if frames > 1:
-        image.seek(0)
-        notes.append(f"first of {frames} frames or pages")
+        image.seek(frame - 1)
+        notes.append(f"{'first' if frame == 1 else f'number {frame}'} of {frames} frames or pages")
+    deep = any(";16" in str(tile) for tile in getattr(image, "tile", ()))  # forgotten once it is loaded
     image.load()
+    if deep and image.mode in ("RGB", "RGBA"):
+        notes.append("16 bits a color, of which the upper 8 are read")
     image = _upright(image, notes)
     mode = image.mode
     if mode in _SIXTEEN_BIT or mode in ("I", "F"):
         bands: tuple[Image.Image, ...] = (_deep_band(image, name, notes),)
     else:
         bands = _eight_bit(image, notes).split()
-    return Photo(bands, (image.height, image.width), tuple(notes), name, sha256)
+    return Photo(bands, (image.height, image.width), tuple(notes), name, sha256, None, asked)
 
 
 def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
@@ -180,10 +210,10 @@ def to_input(
     A gray photo fills all channels; a color photo for a one-channel model becomes luminance. padding: the gray around a
     photo that framing="pad" does not fill up.
     """
-    geometry = frame(photo.size, size, crop, framing)
+    geometry = framed(photo.size, size, crop, framing)
     bands: tuple[Image.Image, ...] = photo.bands
     if channels == 1 and len(bands) == 3:
-        bands = (Image.merge("RGB", bands).convert("L"),)
+        bands = (_luminance(bands),)
     if len(bands) not in (1, channels):
         raise UsageError(f"{photo.name}: {len(bands)} channels, the model takes {channels}: pass a tensor instead.")
     shown = []
@@ -192,6 +222,13 @@ def to_input(
         values = np.asarray(resampled).astype(np.float32)
         shown.append(values / 255 if band.mode == "L" else values.clip(0, 1))
     return np.stack(shown * (channels // len(shown)) if len(shown) == 1 else shown), geometry
+
+
+def _luminance(bands: tuple[Image.Image, ...]) -> Image.Image:
+    if bands[0].mode == "L":
+        return Image.merge("RGB", bands).convert("L")
+    red, green, blue = (np.asarray(band) for band in bands)
+    return Image.fromarray((0.299 * red + 0.587 * green + 0.114 * blue).astype(np.float32))  # ITU-R 601-2, as Pillow's
 
 
 def _resampled(band: Image.Image, geometry: Geometry, resampling: Image.Resampling, padding: float) -> Image.Image:

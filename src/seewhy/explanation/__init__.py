@@ -13,7 +13,7 @@ from seewhy.explanation.result import (
     show_in_notebooks_with,
     stated,
 )
-from seewhy.explanation.run import check_call, explain, explain_rows, maps_of
+from seewhy.explanation.run import check_call, explain, explain_rows, maps_of, where_black_is_a_value
 
 __all__ = [
     "MEANING",
@@ -36,4 +36,5 @@ __all__ = [
     "show_in_notebooks_with",
     "stated",
     "versions",
+    "where_black_is_a_value",
 ]

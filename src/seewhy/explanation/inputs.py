@@ -1,7 +1,8 @@
 """What users pass as images, as one tensor in the model's pixel space, with what was done to each."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,14 @@ from torch import Tensor
 
 from seewhy.data.geometry import Geometry
 from seewhy.data.images import Photo, as_rgb, read_photo, to_input
+from seewhy.data.volumes import Volume
 from seewhy.errors import UsageError
 from seewhy.model import VisionModel
 
-_EXPECTED = "images are a path, a PIL image, a list of these, or one (N, C, H, W) tensor in [0, 1]"
-Images = str | Path | Image.Image | Tensor | list[Any] | tuple[Any, ...]
+_EXPECTED = (
+    "images are a path, a PIL image, a photo (sw.read_photo), a list of these, or one (N, C, H, W) tensor in [0, 1]"
+)
+Images = str | Path | Image.Image | Photo | Volume | Tensor | list[Any] | tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -27,18 +31,20 @@ class Shown:
     notes: tuple[str, ...]
     geometry: Geometry | None  # None: a tensor, or a user's own preprocess
     modality: str | None = None  # how it was recorded, where black is a measurement: CT, DX, thermal ...; None: a photo
+    read_as: Mapping[str, Any] = field(default_factory=dict)  # window and frame that were asked for, of a scan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         geometry = self.geometry.to_dict() if self.geometry else None
         found = {"name": self.name, "sha256": self.sha256, "notes": list(self.notes), "geometry": geometry}
-        return {**found, "modality": self.modality}
+        return {**found, "modality": self.modality, "read_as": dict(self.read_as)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> "Shown":
         """The inverse of to_dict."""
         geometry = Geometry.from_dict(record["geometry"]) if record["geometry"] else None
-        return cls(record["name"], record["sha256"], tuple(record["notes"]), geometry, record.get("modality"))
+        kind = (record.get("modality"), record.get("read_as") or {})
+        return cls(record["name"], record["sha256"], tuple(record["notes"]), geometry, *kind)
 
 
 def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]]:
@@ -48,13 +54,15 @@ def read_inputs(model: VisionModel, images: Images) -> tuple[Tensor, list[Shown]
         bands = x.shape[1] if x.ndim == 4 else 1
         notes = () if bands in (1, 3) else (f"pictures show the first {3 if bands > 3 else 1} of its {bands} channels",)
         return x, [Shown(f"image {i}", "", notes, None) for i in range(len(x))]
+    if isinstance(images, Volume):
+        return _checked(images.pixels, model), [Shown(images.name, "", images.notes, None, images.modality)]
     sources = list(images) if isinstance(images, list | tuple) else [images]
     if not sources:
         raise UsageError("no image was given.")
     for source in sources:
-        if not isinstance(source, str | Path | Image.Image):
+        if not isinstance(source, str | Path | Image.Image | Photo):
             raise UsageError(f"{_EXPECTED}; not {type(source).__name__}.")
-    pairs = [_shown(model, read_photo(source)) for source in sources]
+    pairs = [_shown(model, source if isinstance(source, Photo) else read_photo(source)) for source in sources]
     sizes = {tuple(x.shape) for x, _ in pairs}
     if len(sizes) > 1:
         raise UsageError(f"preprocess returned different shapes for different images: {sorted(sizes)}.")
@@ -68,14 +76,14 @@ def _shown(model: VisionModel, photo: Photo) -> tuple[Tensor, Shown]:
             got = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise UsageError(f"preprocess must return one (C, h, w) tensor per image; it returned {got}.")
         note = "maps lie in the space of the user's own preprocess; the way back to the photo is unknown"
-        return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None)
+        return x, Shown(photo.name, photo.sha256, (*photo.notes, note), None, photo.modality, photo.read_as)
     shape = model.input_shape()
     how = (model.crop, model.interpolation, model.channels, model.framing, model.padding)
     pixels, geometry = to_input(photo, (shape[1], shape[2]), *how)
     notes = photo.notes
     if geometry.seen_fraction < 0.5:
         notes = (*notes, f"the model sees {100 * geometry.seen_fraction:.2g} % of this photo (a central crop)")
-    return torch.from_numpy(pixels), Shown(photo.name, photo.sha256, notes, geometry)
+    return torch.from_numpy(pixels), Shown(photo.name, photo.sha256, notes, geometry, photo.modality, photo.read_as)
 
 
 def _checked(images: Tensor, model: VisionModel) -> Tensor:

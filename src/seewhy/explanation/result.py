@@ -156,7 +156,7 @@ class Explanation:
             raise RefusalError(
                 f"{source.name} came without a file, so its photo is not kept: use on_photo() and your own."
             )
-        photo = read_photo(source.name)
+        photo = read_photo(source.name, **source.read_as)
         if photo.sha256 != source.sha256:
             raise ImageError(
                 f"{source.name} has changed since it was explained (SHA-256 {photo.sha256[:12]}..., then "

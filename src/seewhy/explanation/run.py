@@ -43,7 +43,8 @@ def explain(
     """Maps of some images under one method, with the evidence of how far each can be trusted.
 
     model: from `sw.load` or `sw.wrap`, or a bare nn.Module with a tensor in its own input space. images: a path, a PIL
-    image, a list of these, or an (N, C, H, W) tensor in [0, 1]. target: nothing (the predicted class), a class index or
+    image, what `sw.read_photo` gives, a list of these, what `sw.read_volume` gives, or an (N, C, H, W) tensor in [0, 1].
+    target: nothing (the predicted class), a class index or
     name, "a - b", one per image, a list of lists (several per image: one row each), a `sw.target`, or a function of the
     output. layer: for methods on a layer. beside: what the network is given beside the images, by the names of its
     forward, (N, ...) or one row for all, as it wants them; held fixed, the images go to its first other input. params: the
@@ -80,7 +81,7 @@ def explain_rows(
     beside: Mapping[str, Tensor] | None = None,
 ) -> tuple[Explanation, Tensor, Target, Maps]:
     """explain() for images that are read already; with every row's image, question and map as the method had them."""
-    keywords = check_call(info, target, layer, seed, _where_black_is_a_value(info, sources, params))
+    keywords = check_call(info, target, layer, seed, where_black_is_a_value(info, sources, params))
     given = check_beside(model.module, beside, len(x))
     _check_integers(model, info)
     differentiable = bool(params.get("differentiable"))
@@ -122,7 +123,7 @@ def explain_rows(
         return explanation, x_rows, question, maps
 
 
-def _where_black_is_a_value(info: MethodInfo, sources: Sequence[Shown], params: dict[str, Any]) -> dict[str, Any]:
+def where_black_is_a_value(info: MethodInfo, sources: Sequence[Shown], params: dict[str, Any]) -> dict[str, Any]:
     """A method whose baseline is black by default begins at a blur in a CT: air is black there, and is evidence."""
     known = sorted({source.modality for source in sources if source.modality})
     if not known or "baseline" in params or info.parameters.get("baseline") != "black":

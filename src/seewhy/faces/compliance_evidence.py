@@ -93,9 +93,12 @@ def _baseline(subject: Subject, content: Content) -> dict[str, Any]:
     given = parameters["baseline"]
     names = [str(one).partition(" ")[0] for one in (given if isinstance(given, list) else [given])]
     why = content["evidence"].get("baseline_reason") or "; ".join(filter(None, (BASELINES.get(name) for name in names)))
-    black = "black" in names and subject.modalities
+    kinds = ", ".join(sorted(subject.modalities))
+    if kinds and names == ["blur"] and why == BASELINES["blur"]:  # of a method that records no reason of its own
+        why = f"{kinds}: black is a value like any other there; {why}"
+    black = "black" in names and kinds
     warning = (
-        f"The images are {', '.join(sorted(subject.modalities))}, where black is a value like any other: "
+        f"The images are {kinds}, where black is a value like any other: "
         "what is dark in the image can get no share of this map. Explain again against another baseline:  "
         + subject.explain(content["method"], "--param baseline=blur")
     )

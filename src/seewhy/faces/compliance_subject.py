@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from seewhy.data.tags import DICOM_SUFFIXES
 from seewhy.ledger import Record
 
-DICOM = (".dcm", ".dicom")
 Content = Mapping[str, Any]
 
 
@@ -44,7 +44,7 @@ class Subject:
         """What kind of recording the images are, where that was given or their names say it: DICOM, CT, ..."""
         given = {str(one.content["modality"]) for one in self.explanations if one.content.get("modality")}
         names = [one.content["image"] for one in self.explanations] + [one["path"] for one in self.of("prediction")]
-        dicom = any(name.lower().endswith(DICOM) for name in names)
+        dicom = any(name.lower().endswith(DICOM_SUFFIXES) for name in names)
         return given | ({"DICOM"} if dicom and not given else set())
 
     @property

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from seewhy.data.geometry import Geometry
+from seewhy.data.images import read_photo
 from seewhy.errors import RefusalError
 from seewhy.explanation import pixels_of_picture, sha256
 from seewhy.explanation.inputs import Shown, read_inputs
@@ -36,7 +37,8 @@ def pixels_of(
     if image is None and said["image_sha256"] and path.is_file():
         image = path
     if image is not None:
-        x, shown = read_inputs(model, image)
+        asked = said.get("read_as") or {}
+        x, shown = read_inputs(model, read_photo(image, **asked) if asked and isinstance(image, str | Path) else image)
         where = "given as a tensor" if isinstance(image, Tensor) else f"the image {shown[0].name}"
         return _as_recorded(x[:1], said["pixels_sha256"]), shown[0], where
     kept = _kept(ledger, said)
@@ -46,7 +48,7 @@ def pixels_of(
             "copy of what the model was shown. Say where it is: --image, or --root for the data root (image=, root=)."
         )
     geometry = Geometry.from_dict(said["geometry"]) if said["geometry"] else None
-    shown_then = Shown(said["image"], "", tuple(said["notes"]), geometry)
+    shown_then = Shown(said["image"], "", tuple(said["notes"]), geometry, said.get("modality"))
     return kept, shown_then, f"the copy that {ledger.folder} keeps ({path} is not there)"
 
 

@@ -101,6 +101,7 @@ def explanation_record(
         "image_sha256": image["sha256"],
         **{name: image[name] for name in ("pixels_sha256", "shape", "geometry", "notes")},
         "modality": image.get("modality"),
+        "read_as": image.get("read_as") or None,
         **{name: provenance[name] for name in ("model", "model_sha256", "weights", "task", "seed")},
         "model_version": provenance.get("model_version") if model_version is None else model_version,
         "network": provenance.get("network"),

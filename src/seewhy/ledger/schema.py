@@ -51,6 +51,7 @@ CONTENTS: dict[str, dict[str, str]] = {
         "geometry": "where that lies in the photo; null where the way back is unknown",
         "notes": "what was done to the photo on the way",
         "modality": "how it was recorded, where black is a measurement (CT, DX ...); null for photos",
+        "read_as": "the window and the frame that were asked for; null: the file's first",
         "model": "the name of the model",
         "model_sha256": "of its architecture and every tensor, whatever file they came from",
         "model_version": "the user's own name of this version of the model",

@@ -12,9 +12,9 @@ from seewhy.model import VisionModel
 from seewhy.perturb import background as background
 from seewhy.target import Target, scores
 
-Channels = Literal["sum", "max_abs", "l2"]
+Channels = Literal["sum", "sum_abs", "max_abs", "l2"]
 SQUARES_ARE_EXACT_ABOVE = 1e-12  # a float32 below 1e-19 has no square; 1e-12 leaves room for a million cells
-CHANNELS = ("sum", "max_abs", "l2")
+CHANNELS = ("sum", "sum_abs", "max_abs", "l2")
 
 
 def by_groups(
@@ -107,7 +107,9 @@ def check_channels(channels: str) -> None:
 
 
 def reduce_channels(values: Tensor, channels: str) -> Tensor:
-    """(N, C, *axes) -> (N, *axes): signed sum (the only rule that keeps completeness), max_abs (Simonyan's), or l2."""
+    """(N, C, *axes) -> (N, *axes): signed sum (the only rule that keeps completeness), sum_abs, max_abs (Simonyan's), l2."""
+    if channels == "sum_abs":
+        return values.abs().sum(1)
     if channels == "max_abs":
         return values.abs().amax(1)
     if channels == "l2":

@@ -14,6 +14,7 @@ from seewhy.registry import MethodInfo, find_method
 from seewhy.target import Target
 
 OTHERS = ("grad_cam", "gradient", "occlusion")
+NEED_OTHERS = ("agreement", "manipulation")  # checks that hold a method against others, which `given_to` chooses
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,26 @@ def bind(method: str | MethodInfo, layer: Any = None, seed: int = 0, **params: A
 def other_methods(info: MethodInfo, seed: int = 0) -> dict[str, Bound]:
     """What agreement compares a method with, where nothing else is said: one method of each of three families."""
     return {name: bind(name, seed=seed) for name in OTHERS if name != info.name}
+
+
+def other_families(info: MethodInfo, seed: int = 0) -> dict[str, Bound]:
+    """What manipulation holds a method against, where nothing else is said: maps of a family that shares little with it.
+
+    Gradients at the input for class activation maps, these for gradients and paths, both for all else.
+    """
+    gradient, cam = bind("smooth_grad_squared", seed=seed, samples=8), bind("grad_cam", seed=seed)
+    if info.family == "cam":
+        return {"smooth_grad_squared": gradient}
+    return {"grad_cam": cam} | ({} if info.family in ("gradient", "path") else {"smooth_grad_squared": gradient})
+
+
+def given_to(check: str, info: MethodInfo, seed: int = 0) -> dict[str, Any]:
+    """What a check is given with a method, where nothing else is said."""
+    if check == "agreement":
+        return {"others": other_methods(info, seed)}
+    if check == "manipulation":
+        return {"others": other_families(info, seed), "magnitude": info.picture == "magnitude"}
+    return {}
 
 
 @dataclass(frozen=True)

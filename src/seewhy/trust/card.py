@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from seewhy import runfolder
 from seewhy.checks import CheckResult, Verdict, read_result
 from seewhy.errors import RefusalError, UsageError, known_name
-from seewhy.explanation import Explanation, explain_rows
+from seewhy.explanation import Explanation, explain_rows, where_black_is_a_value
 from seewhy.explanation.inputs import Images, Shown, read_inputs
 from seewhy.identity import identity
 from seewhy.model import VisionModel
 from seewhy.registry import CHECKLIST, CHECKS, MethodInfo, find_method
-from seewhy.trust.binding import Remembered, bind, other_methods, weights_of
+from seewhy.trust.binding import Remembered, bind, given_to, weights_of
 from seewhy.trust.documentation import documentation
 from seewhy.trust.forecast import COSTLY, FEW, check_needs
 from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
-DEFAULT = (*CHECKLIST, "faithfulness")
+DEFAULT = (*CHECKLIST, "faithfulness", "manipulation")
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
 DIGITS = 20  # of the hash by which cards and rows are kept
@@ -115,8 +115,9 @@ def check(
 
     model, images, method, target, layer, seed, params: as for `explain`. labels: the true class of each image (index or
     name): then the network's own accuracy comes first, and nothing is explained where labels or normalization look wrong,
-    unless `anyway`. only: the checks to run, by name (see `sw.checks()`); None: the production checklist, faithfulness, and
-    localization where `boxes` or `masks` are given. settings: parameters of checks, {"faithfulness": {"fills": (...)}}.
+    unless `anyway`. only: the checks to run, by name (see `sw.checks()`); None: the production checklist, faithfulness,
+    manipulation, and localization where `boxes` or `masks` are given. settings: parameters of checks,
+    {"faithfulness": {"fills": (...)}}.
     out: a run folder that keeps each row as soon as it is done; the same call again goes on where it stopped. progress:
     called with what is being done. A check that does not apply says why in its row. Many images give narrow intervals; 9
     are needed for the nulls (200 pairs). Where a map costs more than 20 rows, randomization, class and stability look at
@@ -143,9 +144,7 @@ def prepared(
     for name in wanted:
         known_name("check", name, [*CHECKS, "documentation"])
     of_checks = _settings(settings, boxes, masks)
-    given = {name: of_checks.get(name, {}) for name in wanted}
-    if "agreement" in given:
-        given["agreement"].setdefault("others", other_methods(info, seed))
+    given = {name: given_to(name, info, seed) | of_checks.get(name, {}) for name in wanted}
     check_needs(wanted, given)
     return given
 
@@ -178,6 +177,7 @@ def card_of(
     """check() for images that are read already; asked: the parameters of every check that is wanted."""
     begun, tell = time.perf_counter(), progress or (lambda _what, _done, _all: None)
     tell(info.title, 0, len(asked) + 1)
+    params = where_black_is_a_value(info, sources, params)  # the checks ask the map that is explained
     explanation, rows_x, question, found = explain_rows(model, x, sources, info, target, layer, seed, params)
     maps = Remembered(bind(info, layer, seed, **params), rows_x, question, found, weights_of(model))
     about = _about(info, explanation, seed, setup)

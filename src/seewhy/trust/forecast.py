@@ -13,10 +13,16 @@ from seewhy.model import VisionModel
 from seewhy.randomization import stages_of
 from seewhy.registry import CHECKS, MethodInfo
 from seewhy.target import stand_in
-from seewhy.trust.binding import Bound, other_methods
+from seewhy.trust.binding import NEED_OTHERS, Bound, given_to
 
 COSTLY = 20  # rows of a map, from which on the checks that ask for many maps look at fewer images
-FEW = {"model_randomization": 9, "class_discrimination": 9, "stability": 9, "cost": 2}  # 9: for nulls of 200 pairs
+FEW = {
+    "model_randomization": 9,
+    "class_discrimination": 9,
+    "stability": 9,
+    "manipulation": 9,
+    "cost": 2,
+}  # 9: for nulls of 200 pairs
 
 
 def forecast_checks(
@@ -43,8 +49,8 @@ def forecast_checks(
             given = {**CHECKS[name].parameters, **settings.get(name, {})}
             declared = CHECKS[name].rows({**given, "n": n, "stages": stages, "axes": tuple(shape[1:])})
             maps, more = maps + declared[0], more + declared[1]
-    if "agreement" in names:
-        others = settings.get("agreement", {}).get("others") or other_methods(info)
+    for name in NEED_OTHERS:
+        others = {**given_to(name, info), **settings.get(name, {})}["others"] if name in names else {}
         for other in others.values():
             if isinstance(other, Bound):
                 rows = rows_per_image(model, other.info, shape, None, None, dict(other.keywords))
@@ -57,7 +63,9 @@ def check_needs(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]])
     for name in names:
         if name in CHECKS:
             missing = [p for p, default in CHECKS[name].parameters.items() if default is inspect.Parameter.empty]
-            missing = [p for p in missing if p not in settings.get(name, {}) and (name, p) != ("agreement", "others")]
+            missing = [
+                p for p in missing if p not in settings.get(name, {}) and not (name in NEED_OTHERS and p == "others")
+            ]
             if missing:
                 raise UsageError(
                     f"the check {name} needs {', '.join(missing)}: settings={{{name!r}: {{{missing[0]!r}: ...}}}}, on the "

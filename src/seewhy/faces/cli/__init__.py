@@ -7,7 +7,20 @@ import traceback
 import typer
 
 from seewhy.errors import SeewhyError
-from seewhy.faces.cli import attack, audit, check, compare, demo, explain, layers, ledger, mean_image, methods, report
+from seewhy.faces.cli import (
+    attack,
+    attack_inputs,
+    audit,
+    check,
+    compare,
+    demo,
+    explain,
+    layers,
+    ledger,
+    mean_image,
+    methods,
+    report,
+)
 from seewhy.faces.cli.console import FAULT, INTERRUPTED, UNUSABLE, say
 
 app = typer.Typer(
@@ -17,6 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+attack.app.command("inputs")(attack_inputs.inputs)
 app.add_typer(attack.app, name="attack")
 app.command("audit")(audit.audit)
 app.command("check")(check.check)

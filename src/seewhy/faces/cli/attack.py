@@ -211,11 +211,16 @@ def show(found: "Attacked", record: dict[str, Any], out: Path, *, as_json: bool)
     if as_json:
         result_json({**record, "folder": str(out.resolve())})
         return
+    scores_table(found)
+    result(f"the changed weights: {record['load']}")
+    result(str(out.resolve()))
+
+
+def scores_table(found: "Attacked") -> None:
+    """What moved and what was kept, on stdout."""
     rows = []
     for kind, scores in (("moved", found.moved), ("kept", found.kept)):
         for one in scores:
             beside = [f"{name.replace('_', ' ')} {value}" for name, value in one.controls.items()]
             rows.append((kind, one.name.replace("_", " "), str(one.interval), "\n".join(beside)))
     table(("", "what", "after", "beside it"), rows)
-    result(f"the changed weights: {record['load']}")
-    result(str(out.resolve()))

@@ -87,14 +87,14 @@ def check(
     from seewhy.trust import DEFAULT
 
     given = options.parameters(param)
-    check_methods([method], given, target, layer, seed)
+    (info,) = check_methods([method], given, target, layer, seed)
     settings = check_settings(setting, only, everything=everything)
     marks = read_marks(boxes, finding, clusters, only, (truth, training))
     pixels = options.pixels(mean, std, size, crop, framing)
     readable, skipped = readable_images(images)
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
     network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
-    given = options.read_pictures(given, network)
+    given = options.read_pictures(given, network, info.parameters)
     classes = None if truth is None else read_truth(truth, readable)
     add_data(settings, network, only, training, readable, classes, out)
     names, maps = only or list(DEFAULT), len(readable)

@@ -57,6 +57,7 @@ def compare(
     """Measure methods side by side on your model and images: the field's comparison table, with your own numbers."""
     import seewhy as sw
     from seewhy.data.truth import read_truth
+    from seewhy.registry import METHODS
     from seewhy.runfolder import open_folder
     from seewhy.trust.comparison import COMPARED, METHODS_BY_DEFAULT
 
@@ -67,7 +68,7 @@ def compare(
     readable, skipped = readable_images(images)
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
     network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
-    own = {name: options.read_pictures(given, network) for name, given in own.items()}
+    own = {name: options.read_pictures(given, network, METHODS[name].parameters) for name, given in own.items()}
     classes = None if truth is None else read_truth(truth, readable)
     names = method or list(METHODS_BY_DEFAULT)
     if estimate(network, names, own, len(readable), COMPARED, settings, dry_run=dry_run, as_json=as_json):

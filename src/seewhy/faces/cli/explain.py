@@ -46,8 +46,11 @@ def explain(
     ),
     modality: str | None = typer.Option(
         None,
-        help="How the images were recorded, where black is a measurement (CT, DX, thermal ...): no baseline is black.",
+        help="How the images were recorded, where black is a measurement (CT, DX, thermal ...): no baseline is black. "
+        "Default: as a DICOM file says.",
     ),
+    window: str | None = options.WINDOW,
+    frame: int | None = options.FRAME,
     labels: Path | None = options.LABELS,
     model_version: str | None = options.MODEL_VERSION,
     mean: str | None = options.MEAN,
@@ -67,7 +70,7 @@ def explain(
     """Explain images: maps, evidence and a page in a run folder. Images that cannot be read are listed and skipped."""
     from seewhy.runfolder import open_folder
 
-    given = options.parameters(param)
+    given, read_as = options.parameters(param), options.read_as(window, frame)
     infos = check_methods(method, given, target, layer, seed)
     paths, skipped = find(images)
     root = _data_root(root, paths)
@@ -75,13 +78,13 @@ def explain(
     how: dict[str, Any] = {"task": task, "pixels": pixels, "version": model_version}
     network = options.load_model(model, weights, labels, device, batch_size, precision, **how)
     check_question(network, target, layer, on_photo=on_photo)
-    given = options.read_pictures(given, network)
+    given = options.read_pictures(given, network, {name for info in infos for name in info.parameters})
     if dry_run:
         forecast(network, infos, given, target, layer, len(paths), dry_run=True, as_json=as_json)
         return
     open_folder(out)
     rows = forecast(network, infos, given, target, layer, len(paths), dry_run=False, as_json=as_json)
-    work = Work(network, infos, target, layer, seed, given, out, on_photo, root, modality)
+    work = Work(network, infos, target, layer, seed, given, out, on_photo, root, modality, read_as)
     try:
         with progress_bar() as step:
             network.on_rows = _counter(step, rows)
@@ -235,15 +238,18 @@ class Work:
         on_photo: bool,
         root: Path | None,
         modality: str | None,
+        read_as: dict[str, Any],
     ) -> None:
         self.network, self.infos, self.target, self.layer, self.seed = network, infos, target, layer, seed
-        self.given, self.out, self.on_photo, self.root, self.modality = given, out, on_photo, root, modality
+        self.given, self.out, self.on_photo, self.root = given, out, on_photo, root
+        self.modality, self.read_as = modality, read_as
         self.records: list[dict[str, Any]] = []
 
     def explain(self, paths: Sequence[Path]) -> list[Skip]:
         """Explain and save one group; returns what was skipped, with the reason."""
         import torch
 
+        from seewhy.data.images import read_photo
         from seewhy.errors import ImageError
         from seewhy.explanation import explain_rows
         from seewhy.explanation.inputs import read_inputs
@@ -252,12 +258,13 @@ class Work:
         skipped: list[Skip] = []
         for path in paths:
             try:
-                x, sources = read_inputs(self.network, path)
-                read.append((x, replace(sources[0], modality=self.modality)))
+                x, sources = read_inputs(self.network, read_photo(path, **self.read_as))
+                read.append((x, replace(sources[0], modality=self.modality or sources[0].modality)))
             except ImageError as error:
                 skipped.append(_skip(path, error))
-        if read:
-            x, shown = torch.cat([x for x, _ in read]), [source for _, source in read]
+        for modality in dict.fromkeys(source.modality for _, source in read):  # which the baseline may depend on
+            alike = [(x, source) for x, source in read if source.modality == modality]
+            x, shown = torch.cat([x for x, _ in alike]), [source for _, source in alike]
             for info in self.infos:
                 own, layer = own_settings(info, self.given, self.layer)
                 found = explain_rows(self.network, x, shown, info, self.target, layer, self.seed, own)[0]

@@ -1,6 +1,7 @@
 """Options that several commands share, and what they become."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,10 @@ DEVICE: Any = typer.Option("cpu", help="cpu, cuda, cuda:1, mps.")
 BATCH_SIZE: Any = typer.Option(None, help="Rows in one forward; default: measured once.")
 PRECISION: Any = typer.Option("float32", help="float32, bfloat16 or float16 (maps are float32 always).")
 MODEL_VERSION: Any = typer.Option(None, help="Your own name of this version of the model, for the records.")
+WINDOW: Any = typer.Option(
+    None, help="Of DICOM files: the n-th window in the file, or CENTER,WIDTH (--window=-600,1500). Default: the first."
+)
+FRAME: Any = typer.Option(None, help="Of files with several frames or pages: which one, from 1. Default: the first.")
 SEED: Any = typer.Option(0, help="Seed of every random draw.")
 JSON: Any = typer.Option(False, "--json", help="Print JSON.")
 
@@ -50,11 +55,22 @@ def pixels(
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _numbers(option: str, text: str) -> tuple[float, ...]:
+def read_as(window: str | None, frame: int | None) -> dict[str, Any]:
+    """How scans are to be read: arguments of read_photo."""
+    given: dict[str, Any] = {} if frame is None else {"frame": frame}
+    if window is not None:
+        ends = _numbers("--window", window, "one number, or CENTER,WIDTH, e.g. -600,1500")
+        if len(ends) > 2 or (len(ends) == 1 and ends[0] != int(ends[0])):
+            raise UsageError(f"--window is the number of a window in the file, or CENTER,WIDTH; got {window!r}.")
+        given["window"] = int(ends[0]) if len(ends) == 1 else ends
+    return given
+
+
+def _numbers(option: str, text: str, what: str = "one number per channel, e.g. 0.485,0.456,0.406") -> tuple[float, ...]:
     try:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise UsageError(f"{option} is one number per channel, e.g. 0.485,0.456,0.406; got {text!r}.") from None
+        raise UsageError(f"{option} is {what}; got {text!r}.") from None
 
 
 def _size(text: str) -> int | tuple[int, int]:
@@ -121,10 +137,11 @@ def parameters(pairs: list[str]) -> dict[str, Any]:
 PICTURES = ("baseline", "references")  # parameters that take pictures: a file, or a folder of images
 
 
-def read_pictures(given: dict[str, Any], network: "VisionModel") -> dict[str, Any]:
+def read_pictures(given: dict[str, Any], network: "VisionModel", takes: Collection[str] = ()) -> dict[str, Any]:
     """The parameters with files and folders of pictures read into tensors, framed as the network is shown its images.
 
-    A .npy file is taken as it is ((C, h, w) or (M, C, h, w) in [0, 1]: what `seewhy mean-image` writes).
+    A .npy file is taken as it is ((C, h, w) or (M, C, h, w) in [0, 1]: what `seewhy mean-image` writes). What that
+    command wrote beside it becomes the reason for the baseline, unless one is given, where a method takes one (`takes`).
     """
     read = dict(given)
     for name in PICTURES:
@@ -133,7 +150,26 @@ def read_pictures(given: dict[str, Any], network: "VisionModel") -> dict[str, An
             read[name] = _pictures(Path(value), network)
             if name == "baseline" and read[name].ndim == 4:
                 read[name] = read[name].mean(0)
+            if name == "baseline" and "baseline_reason" in takes and (reason := _mean_of(Path(value), read[name])):
+                read.setdefault("baseline_reason", reason)
     return read
+
+
+def _mean_of(path: Path, values: "Tensor") -> str | None:
+    """What `seewhy mean-image` wrote of an array beside it, in words; UsageError where that is of another array."""
+    from seewhy.explanation import sha256
+
+    beside = path.with_suffix(".json")
+    if path.suffix != ".npy" or not beside.is_file():
+        return None
+    try:
+        about = json.loads(beside.read_text("utf-8"))
+        n, own, images = int(about["n"]), str(about["sha256"]), str(about["images_sha256"])
+    except (ValueError, KeyError, TypeError):
+        return None  # some other file of that name
+    if own != sha256(values):
+        raise UsageError(f"{beside} describes another array than {path}: make both again with seewhy mean-image.")
+    return f"the mean of {n} images (SHA-256 {own}; of the sorted SHA-256 of their files {images})"
 
 
 def _pictures(path: Path, network: "VisionModel") -> "Tensor":
