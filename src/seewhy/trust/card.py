@@ -25,7 +25,8 @@ from seewhy.trust.forecast import COSTLY, FEW, check_needs
 from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
-DEFAULT = (*CHECKLIST, "faithfulness", "manipulation")
+DEFAULT = (*CHECKLIST, "faithfulness")
+FURTHER = ("manipulation",)  # as dear as all of these together: with --all
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
 DIGITS = 20  # of the hash by which cards and rows are kept
@@ -116,8 +117,7 @@ def check(
     model, images, method, target, layer, seed, params: as for `explain`. labels: the true class of each image (index or
     name): then the network's own accuracy comes first, and nothing is explained where labels or normalization look wrong,
     unless `anyway`. only: the checks to run, by name (see `sw.checks()`); None: the production checklist, faithfulness,
-    manipulation, and localization where `boxes` or `masks` are given. settings: parameters of checks,
-    {"faithfulness": {"fills": (...)}}.
+    and localization where `boxes` or `masks` are given. settings: parameters of checks, {"faithfulness": {"fills": (...)}}.
     out: a run folder that keeps each row as soon as it is done; the same call again goes on where it stopped. progress:
     called with what is being done. A check that does not apply says why in its row. Many images give narrow intervals; 9
     are needed for the nulls (200 pairs). Where a map costs more than 20 rows, randomization, class and stability look at

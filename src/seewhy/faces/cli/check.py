@@ -51,7 +51,9 @@ def check(
     param: list[str] = typer.Option([], help="A parameter of the method: name=value; repeat for several."),
     only: list[str] = typer.Option([], help=ONLY),
     setting: list[str] = typer.Option([], "--set", help=SETTING),
-    everything: bool = typer.Option(False, "--all", help="Every order, similarity, repair and protocol: takes longer."),
+    everything: bool = typer.Option(
+        False, "--all", help="Every order, similarity, repair and protocol, and manipulation: takes longer."
+    ),
     truth: str | None = typer.Option(None, help=TRUTH),
     training: Path | None = typer.Option(None, help=TRAINING),
     boxes: list[Path] = typer.Option([], help=BOXES),
@@ -84,7 +86,7 @@ def check(
     from seewhy.data.truth import read_truth
     from seewhy.faces.cli.explain import check_methods
     from seewhy.runfolder import open_folder
-    from seewhy.trust import DEFAULT
+    from seewhy.trust import DEFAULT, FURTHER
 
     given = options.parameters(param)
     (info,) = check_methods([method], given, target, layer, seed)
@@ -97,7 +99,7 @@ def check(
     given = options.read_pictures(given, network, info.parameters)
     classes = None if truth is None else read_truth(truth, readable)
     add_data(settings, network, only, training, readable, classes, out)
-    names, maps = only or list(DEFAULT), len(readable)
+    names, maps = only or [*DEFAULT, *(FURTHER if everything else ())], len(readable)
     maps = rows_of(network, readable, marks, finding, target) if marks else maps
     if estimate(network, [method], {method: given}, maps, names, settings, dry_run=dry_run, as_json=as_json):
         return
@@ -110,7 +112,7 @@ def check(
         )
     with kept_on_interrupt(out), progress_bar() as step:
         how = {"settings": settings, "anyway": anyway, "out": out, "progress": step}
-        card = sw.check(network, readable, method, classes, only or None, **how, **asked)
+        card = sw.check(network, readable, method, classes, names, **how, **asked)
     page = finish(out, readable, skipped)
     if as_json:
         result_json({**card.to_dict(), "skipped": skipped, "page": str(page)})
