@@ -48,7 +48,7 @@ def page(records: Sequence[Record]) -> str:
             f"{share(sum(map(suspected, honest)), len(honest))} honest networks accused.** The goal was 95 % and 5 %.",
             "",
             f"Of all {len(tried)} networks that were tuned to show a place, also those that the bar (98 % of the answers "
-            "kept, the mass doubled) leaves out, 
+            "kept, the mass doubled) leaves out, "
             f"{sum(map(suspected, tried))} are suspected.",
             "",
             *table(
