@@ -29,6 +29,7 @@ def page(records: Sequence[Record]) -> str:
     lost = [r for r in records if not r["honest"] and ("refused" in r or failed(r))]
     places = [r for r in attacked if r["attack"] in PLACES]
     caught = [r for r in places if suspected(r)]
+    tried = [r for r in asked if not r["honest"] and r["attack"] in PLACES]
     ns = " or ".join(sorted({str(r["n"]) for r in asked}))
     return "\n".join(
         [
@@ -45,6 +46,10 @@ def page(records: Sequence[Record]) -> str:
             "",
             f"**Location fooling: {share(len(caught), len(places))} caught; "
             f"{share(sum(map(suspected, honest)), len(honest))} honest networks accused.** The goal was 95 % and 5 %.",
+            "",
+            f"Of all {len(tried)} networks that were tuned to show a place, also those that the bar (98 % of the answers "
+            "kept, the mass doubled) leaves out, "
+            f"{sum(map(suspected, tried))} are suspected.",
             "",
             *table(
                 ("attack", "asked of", "networks", "attack failed", "caught", "pass", "unclear", "not valid"),
@@ -195,7 +200,13 @@ def limits() -> list[str]:
         filled(
             "- The rule was chosen on other networks (64 x 64 pixels, and one of digits at 32) and not changed after the "
             "first of these. Of shapes there is one network, as most attacks on it failed: its answers change with any "
-            "tuning, the honest one too. Two networks each of three tasks were planned; digits and scenes got four instead."
+            "tuning, the honest one too. Two networks each of three tasks were planned; digits and scenes got four instead. "
+            "`gently` (strength 1, not 3) was added at the end, as many attacks cost more than 2 % of the answers, and has "
+            "been run where the table says so."
+        ),
+        filled(
+            "- The rule for *pass* alone was made stricter afterwards (the agreement lies above 0): on_manifold was asked "
+            "again, no other verdict changes by it."
         ),
         "",
     ]
