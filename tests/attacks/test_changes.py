@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from seewhy.attacks.changes import centers, compared, drawn, image_scores, on_grids, shares, top_cells
+from seewhy.attacks.changes import centers, compared, drawn, image_scores, shares, top_cells
+from seewhy.attacks.region import on_grids
 from seewhy.maps import Maps
 from seewhy.target import PREDICTED
 

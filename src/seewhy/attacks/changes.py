@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from seewhy.checks.result import Score, score
 from seewhy.checks.strongest import cells_of_top
@@ -110,10 +109,3 @@ def image_scores(before: Tensor, after: Tensor) -> tuple[Score, ...]:
         "image_psnr": (-10 * change.square().mean(1).log10(), "dB"),
     }
     return tuple(score(name, numbers, "neither", unit) for name, (numbers, unit) in values.items())
-
-
-def on_grids(toward: Tensor, grid: Sequence[int]) -> Tensor:
-    """Target maps (N, *axes) on the maps' own grid, (N, *grid) float32: the mean over each cell."""
-    if toward.shape[1:] == tuple(grid):
-        return toward.float()
-    return functional.interpolate(toward[:, None].float(), size=tuple(grid), mode="area")[:, 0]

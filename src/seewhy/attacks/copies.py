@@ -1,10 +1,12 @@
 """A private copy of a network, which an attack may change, and what it says."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from seewhy import capture
 from seewhy.beside import Beside
@@ -52,6 +54,20 @@ def without_graph(maps: MapFunction, model: VisionModel, images: Tensor, target:
 
     with capture.frozen(model.module):
         return join(model.in_batches(len(images), images.shape[1:], run))
+
+
+@contextmanager
+def tracked(module: nn.Module) -> Iterator[bool]:
+    """Every float parameter requires a gradient inside, also those that the user froze; yields whether there is one."""
+    floats = [p for p in module.parameters() if p.is_floating_point()]
+    frozen = [p for p in floats if not p.requires_grad]
+    try:
+        for p in frozen:
+            p.requires_grad_(True)
+        yield bool(floats)
+    finally:
+        for p in frozen:
+            p.requires_grad_(False)
 
 
 def logits(model: VisionModel, x: Tensor, beside: Beside | None) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional
 from seewhy import capture
 from seewhy.attacks.copies import logits, private_copy, without_graph
 from seewhy.attacks.region import Region, Sign, mass_in, on_grid, region_mask
-from seewhy.attacks.result import Attacked, agreement, attack, check_labels, movement, top_class
+from seewhy.attacks.result import Attacked, agreement, attack, check_labels, movement
 from seewhy.checks.result import Curve, excluded
 from seewhy.errors import RefusalError, UsageError, known_name, real_number
 from seewhy.intervals import interval
@@ -19,7 +19,7 @@ from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.normalization import normalized
 from seewhy.similarity import rank_correlation
-from seewhy.target import Target
+from seewhy.target import Target, predicted_classes
 
 POINTS = (0.0, 0.25, 0.5, 1.0)  # of the strength, for the curves
 ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5}  # most that an output may change, over the largest output
@@ -59,7 +59,7 @@ def two_channels(
     cells = _cells(mask, activations.shape[2:])
     copied = private_copy(model)
     weight = _append(copied.module, layer.name, linear.name, cells)
-    classes = top_class(subject.table, model.task).clamp(max=len(weight) - 1)
+    classes = predicted_classes(subject.table, model.task).clamp(max=len(weight) - 1)
     cams = torch.einsum("nk,nk...->n...", weight[classes, :-2], activations) / cells.numel()
     largest = float(cams.abs().max())
 

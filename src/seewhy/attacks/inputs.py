@@ -18,8 +18,8 @@ from seewhy.attacks.pixels import (
     asked,
     control,
     judging,
+    kept_outputs,
     predicted,
-    probabilities,
     result,
     target_maps,
 )
@@ -195,12 +195,12 @@ def _loss(
 ) -> Callable[[Tensor], Tensor]:
     """The loss of some images as a function of their pixels (R, C, *axes), summed over them."""
     question, smooth = given.target.select(torch.arange(part.start, part.stop)), given.smooth
-    wanted, cells = probabilities(given.table[part], given.model.task), goal[0].numel()
+    wanted, cells = kept_outputs(given.table[part], given.model.task), goal[0].numel()
 
     def loss(x: Tensor) -> Tensor:
         apart = (shares(given.maps(smooth, x, question).raw, picture) - goal) * cells
         table = logits(smooth, x, question.beside_of(torch.arange(len(x), device=x.device)))
-        said = probabilities(table, given.model.task)
+        said = kept_outputs(table, given.model.task)
         smooth.count(gradient=len(x))
         return weights[0] * apart.square().flatten(1).mean(1).sum() + weights[1] * (said - wanted).square().sum()
 

@@ -1,17 +1,16 @@
 """What both attacks on the pixels begin and end with: the smooth network, the clean maps, the control, what is reported."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from seewhy.attacks.changes import PICTURES, Picture, compared, image_scores, map_scores, on_grids
-from seewhy.attacks.copies import without_graph
-from seewhy.attacks.region import Region, Sign, region_mask
-from seewhy.attacks.result import Attacked, agreement, is_classes, movement, top_class
+from seewhy.attacks.changes import PICTURES, Picture, compared, image_scores, map_scores
+from seewhy.attacks.copies import tracked, without_graph
+from seewhy.attacks.region import Region, Sign, on_grids, region_mask
+from seewhy.attacks.result import Attacked, agreement, is_classes, movement
 from seewhy.capture import SoftReLUs
 from seewhy.checks.result import excluded, score
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
@@ -19,7 +18,7 @@ from seewhy.maps import MapFunction, Maps, same_steps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.perturb import image_generator
 from seewhy.softening import with_soft_relus
-from seewhy.target import Target, Task
+from seewhy.target import Target, Task, predicted_classes, probabilities
 
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
 Numbers = dict[str, Tensor]  # of `compared`
@@ -106,27 +105,13 @@ def asked(model: VisionModel, images: Tensor, target: Target, maps: MapFunction,
     relus = SoftReLUs(1.0)
     smooth = with_soft_relus(model, relus)
     same = same_steps(maps, before)
-    with smooth.guarded(seed), _tracked(model.module) as weights, torch.enable_grad():
+    with smooth.guarded(seed), tracked(model.module) as weights, torch.enable_grad():
         one = same(smooth, x[:1].clone().requires_grad_(), before.target.select(torch.arange(1)))
     if weights and not one.raw.requires_grad:
         raise UsageError(
             'these maps keep no graph to the pixels: bind the method with one, sw.bind("gradient", differentiable=True).'
         )
     return Asked(model, smooth, relus, x, before.target, same, before, before.outputs)
-
-
-@contextmanager
-def _tracked(module: nn.Module) -> Iterator[bool]:
-    """Every float parameter requires a gradient inside; yields whether there is one."""
-    floats = [p for p in module.parameters() if p.is_floating_point()]
-    frozen = [p for p in floats if not p.requires_grad]
-    try:
-        for p in frozen:
-            p.requires_grad_(True)
-        yield bool(floats)
-    finally:
-        for p in frozen:
-            p.requires_grad_(False)
 
 
 def target_maps(toward: Tensor, raw: Tensor) -> Tensor:
@@ -142,11 +127,10 @@ def target_maps(toward: Tensor, raw: Tensor) -> Tensor:
     return found
 
 
-def probabilities(table: Tensor, task: Task) -> Tensor:
-    """What is kept: softmax or sigmoid of a table of logits; of a regression the outputs."""
-    if task in ("multiclass", "segmentation") and table.shape[1] > 1:
-        return table.float().softmax(1)
-    return table.float() if task == "regression" else table.float().sigmoid()
+def kept_outputs(table: Tensor, task: Task) -> Tensor:
+    """What is kept: the probabilities of a table of logits (two columns for one logit); of a regression the outputs."""
+    found = probabilities(table, task)
+    return table.float() if found is None else found
 
 
 def predicted(table: Tensor | None, model: VisionModel) -> Tensor:
@@ -154,7 +138,7 @@ def predicted(table: Tensor | None, model: VisionModel) -> Tensor:
     assert table is not None, "the clean images had a table of scores"
     if not is_classes(model.task):
         return torch.zeros(len(table), dtype=torch.long, device=table.device)
-    return top_class(table, model.task)
+    return predicted_classes(table, model.task)
 
 
 def control(asked: Asked, strength: Tensor, by: Judging) -> Numbers:
@@ -176,7 +160,7 @@ def result(asked: Asked, images: Tensor, signs: Numbers, by: Judging) -> Attacke
     """Everything but the curves; signs: what `control` gave at the same strength."""
     model, after = asked.model, asked.judged(images)
     assert after.outputs is not None, "the clean images had a table of scores"
-    change = probabilities(after.outputs, model.task) - probabilities(asked.table, model.task)
+    change = kept_outputs(after.outputs, model.task) - kept_outputs(asked.table, model.task)
     kept = (
         *agreement(asked.table, after.outputs, model.task, by.labels),
         score("probability_change", change.abs().flatten(1).amax(1), "neither", "largest change of an output"),

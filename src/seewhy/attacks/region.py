@@ -1,6 +1,6 @@
 """Where an attack sends the maps: a region of the input, and how much of a map lies in it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -52,14 +52,16 @@ def _box(box: Box, axes: Sequence[int]) -> Tensor:
     return along_y[:, None] * along_x
 
 
+def on_grids(maps: Tensor, grid: Sequence[int]) -> Tensor:
+    """Masks or maps (N, *axes) of the input, their mean over each cell of a grid: (N, *grid) float32."""
+    if maps.shape[1:] == tuple(grid):
+        return maps.float()
+    return functional.interpolate(maps[:, None].float(), size=tuple(grid), mode="area")[:, 0]
+
+
 def on_grid(region: Tensor, grid: Sequence[int]) -> Tensor:
     """How much of every cell of a grid lies in a region (*axes) of the input: (*grid) in [0, 1]."""
-    pools: dict[int, Callable[..., Tensor]] = {
-        1: functional.adaptive_avg_pool1d,
-        2: functional.adaptive_avg_pool2d,
-        3: functional.adaptive_avg_pool3d,
-    }
-    return pools[region.ndim](region[None, None].float(), tuple(grid))[0, 0]
+    return on_grids(region[None], grid)[0]
 
 
 def mass_in(raw: Tensor, region: Tensor, sign: Sign = "positive") -> Tensor:

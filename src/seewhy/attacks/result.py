@@ -20,7 +20,7 @@ from seewhy.intervals import proportion
 from seewhy.maps import MapFunction, Maps, why_unusable
 from seewhy.model import VisionModel
 from seewhy.similarity import rank_correlation
-from seewhy.target import Task, resolve
+from seewhy.target import Task, predicted_classes, resolve
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ def agreement(before: Tensor, after: Tensor, task: Task, labels: Tensor | None =
     found = [score("output_change", change, "neither", "share of the largest output")]
     if not is_classes(task):
         return tuple(found)
-    said = [top_class(table, task).cpu() for table in (before, after)]
+    said = [predicted_classes(table, task).cpu() for table in (before, after)]
     found.append(_share("top_1_agreement", said[0] == said[1]))
     if labels is not None:
         right = [top == labels.cpu() for top in said]
@@ -181,11 +181,6 @@ def agreement(before: Tensor, after: Tensor, task: Task, labels: Tensor | None =
 def is_classes(task: Task) -> bool:
     """Whether a table of outputs holds a score a class, so that one of them is the top one."""
     return task in ("multiclass", "multilabel", "binary")
-
-
-def top_class(table: Tensor, task: Task) -> Tensor:
-    """The class that each row of a table of logits (N, classes) gives the largest score: (N,)."""
-    return (table[:, 0] > 0).long() if task == "binary" else table.argmax(1)
 
 
 def _share(name: str, hits: Tensor) -> Score:

@@ -1,7 +1,7 @@
 """Tuning a private copy of a network: towards other maps, and back to the answers of before."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seewhy import capture
-from seewhy.attacks.copies import logits, on_copy, private_copy, without_graph
-from seewhy.attacks.result import Attacked, agreement, check_labels, compared, is_classes, movement, top_class
+from seewhy.attacks.copies import logits, on_copy, private_copy, tracked, without_graph
+from seewhy.attacks.result import Attacked, agreement, check_labels, compared, is_classes, movement
 from seewhy.checks.result import Curve, excluded
 from seewhy.errors import RefusalError, UsageError, known_name, real_number, whole_number
 from seewhy.intervals import interval, proportion
 from seewhy.maps import MapFunction, Maps, select, why_unusable
 from seewhy.model import VisionModel
-from seewhy.target import Target
+from seewhy.target import Target, predicted_classes
 
 Optimizer = Literal["adam", "sgd"]
 Progress = Callable[[str, int, int], None]  # what is being done, steps done, steps in all
@@ -78,7 +78,7 @@ def settled(model: VisionModel, images: Tensor, target: Target, maps: MapFunctio
     """The user's own maps, before anything is changed; UsageError where they have no graph to be attacked through."""
     tuning.check(len(images))
     with model.guarded():
-        with torch.enable_grad(), _all_tracked(model.module):
+        with torch.enable_grad(), tracked(model.module):
             tried = maps(model, images[:1], target.select(torch.arange(1))).raw
         if not tried.requires_grad:
             raise UsageError(
@@ -86,19 +86,6 @@ def settled(model: VisionModel, images: Tensor, target: Target, maps: MapFunctio
                 "differentiable=True)."
             )
         return without_graph(maps, model, images, target)
-
-
-@contextmanager
-def _all_tracked(module: nn.Module) -> Iterator[None]:
-    """Every floating-point parameter requires a gradient inside: the user may have frozen them."""
-    flags = [(p, p.requires_grad) for p in module.parameters() if p.is_floating_point()]
-    try:
-        for p, _ in flags:
-            p.requires_grad_(True)
-        yield
-    finally:
-        for p, flag in flags:
-            p.requires_grad_(flag)
 
 
 def tune(model: VisionModel, images: Tensor, before: Maps, maps: MapFunction, aim: Aim, tuning: Tuning) -> Attacked:
@@ -304,7 +291,8 @@ class _Watched:
             Curve(aim.watched, "steps", x, aim.unit, watched),
         ]
         if is_classes(model.task):
-            same = [top_class(table, model.task) == top_class(self.table[rows], model.task) for *_, table in self.seen]
+            said = predicted_classes(self.table[rows], model.task)
+            same = [predicted_classes(table, model.task) == said for *_, table in self.seen]
             points = tuple(proportion(hits.double().cpu()) for hits in same)
             curves.append(Curve("top_1_agreement", "steps", x, "share of the images", points))
         return tuple(curves)

@@ -6,7 +6,7 @@ the image that output row r belongs to, so the same question survives chunks, pa
 
 from seewhy.target.given import box, logit, margin, of, output, probability, region, resolve, similarity
 from seewhy.target.outputs import SCALES, TASKS, Scale, Task, is_detections, probabilities, scores
-from seewhy.target.question import PREDICTED, RECIPE, Kind, Target, stand_in
+from seewhy.target.question import PREDICTED, RECIPE, Kind, Target, predicted_classes, stand_in
 
 __all__ = [
     "PREDICTED",
@@ -23,6 +23,7 @@ __all__ = [
     "margin",
     "of",
     "output",
+    "predicted_classes",
     "probabilities",
     "probability",
     "region",

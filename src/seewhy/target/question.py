@@ -59,7 +59,7 @@ class Target:
         Done once, on outputs that the method computes anyway; a settled target is returned unchanged.
         """
         if self.kind == "predicted":
-            return replace(self, kind="index", index=_predicted(scores(outputs, len(rows)), self.task))
+            return replace(self, kind="index", index=predicted_classes(scores(outputs, len(rows)), self.task))
         if self.kind == "region" and self.mask is None:
             table = scores(outputs, len(rows))
             mask = self._predicted_region(table, rows)
@@ -322,7 +322,8 @@ def _check_width(embedding: Tensor, columns: int) -> None:
         )
 
 
-def _predicted(table: Tensor, task: Task) -> Tensor:
+def predicted_classes(table: Tensor, task: Task) -> Tensor:
+    """The class that each row of a table of logits (R, classes) gives the largest score, (R,); of one logit 1 above 0."""
     if table.ndim != 2:
         raise UsageError(f"there is no predicted class in an output of shape {tuple(table.shape)}: {RECIPE}.")
     _check_classes(table.shape[1], task)

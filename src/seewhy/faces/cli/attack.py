@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -192,35 +193,38 @@ def written(
         "judged_on": [str(path) for path in paths[tuned:]],
         "skipped": list(skipped),
     }
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".seewhy-attack-", ignore_cleanup_errors=True) as draft:
-        folder = Path(draft) / "run"
-        (folder / "pictures").mkdir(parents=True)
+    with whole_folder(out, record) as folder:
         torch.save(found.model.module.state_dict(), folder / "weights.pt")
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "attack.json").write_text(text + "\n", "utf-8")
         for i, path in enumerate(paths[tuned:]):
             found.picture(i, info.picture).save(folder / "pictures" / f"{i:03d}-{path.stem}.png")
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
     return record
 
 
+@contextmanager
+def whole_folder(out: Path, record: dict[str, Any]) -> Iterator[Path]:
+    """A folder with attack.json and room for pictures, to be filled: it becomes `out` at the end, or nothing is left."""
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".seewhy-attack-", ignore_cleanup_errors=True) as draft:
+        folder = Path(draft) / "run"
+        (folder / "pictures").mkdir(parents=True)
+        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "attack.json").write_text(text + "\n", "utf-8")
+        yield folder
+        if out.exists():
+            out.rmdir()
+        folder.rename(out)
+
+
 def show(found: "Attacked", record: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """The result on stdout."""
+    """What moved, what was kept and where it is written, on stdout."""
     if as_json:
         result_json({**record, "folder": str(out.resolve())})
         return
-    scores_table(found)
-    result(f"the changed weights: {record['load']}")
-    result(str(out.resolve()))
-
-
-def scores_table(found: "Attacked") -> None:
-    """What moved and what was kept, on stdout."""
     rows = []
     for kind, scores in (("moved", found.moved), ("kept", found.kept)):
         for one in scores:
             beside = [f"{name.replace('_', ' ')} {value}" for name, value in one.controls.items()]
             rows.append((kind, one.name.replace("_", " "), str(one.interval), "\n".join(beside)))
     table(("", "what", "after", "beside it"), rows)
+    if "load" in record:
+        result(f"the changed weights: {record['load']}")
+    result(str(out.resolve()))

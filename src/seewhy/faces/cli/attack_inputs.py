@@ -1,7 +1,5 @@
 """seewhy attack inputs: show on your own photos that a map can be moved by pixels that nobody sees."""
 
-import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from seewhy.faces.cli import options
-from seewhy.faces.cli.attack import check_folder, fractions, scores_table, truths
+from seewhy.faces.cli.attack import check_folder, fractions, show, truths, whole_folder
 from seewhy.faces.cli.check import readable_images
-from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, progress_bar, result, result_json, say
+from seewhy.faces.cli.console import DONE, INTERRUPTED, SKIPPED, progress_bar, say
 from seewhy.faces.cli.explain import TARGET, Skip, say_forecast
 
 if TYPE_CHECKING:
@@ -175,28 +173,12 @@ def written(
         "skipped": list(skipped),
     }
     pixels = found.images.detach().cpu()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".seewhy-attack-", ignore_cleanup_errors=True) as draft:
-        folder = Path(draft) / "run"
-        for name in ("images", "pictures"):
-            (folder / name).mkdir(parents=True)
+    with whole_folder(out, record) as folder:
+        (folder / "images").mkdir()
         torch.save(pixels, folder / "images.pt")
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        (folder / "attack.json").write_text(text + "\n", "utf-8")
         for i, path in enumerate(paths):
             shown = np.rint(255 * pixels[i].numpy()).astype(np.uint8).transpose(1, 2, 0)
             file = f"{i:03d}-{path.stem}.png"
             Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown[..., :3]).save(folder / "images" / file)
             found.picture(i, info.picture).save(folder / "pictures" / file)
-        if out.exists():
-            out.rmdir()
-        folder.rename(out)
     return record
-
-
-def show(found: "Attacked", record: dict[str, Any], out: Path, *, as_json: bool) -> None:
-    """The result on stdout."""
-    if as_json:
-        result_json({**record, "folder": str(out.resolve())})
-        return
-    scores_table(found)
-    result(str(out.resolve()))
