@@ -37,7 +37,11 @@ def beta_smoothed(maps: MapFunction, beta: float) -> MapFunction:
     real_number("beta", beta, at_least=0, above=True)
 
     def smoothed(model: VisionModel, images: Tensor, target: Target) -> Maps:
-        return maps(softened(model, beta), images, target)
+        twin = softened(model, beta)
+        try:
+            return maps(twin, images, target)
+        finally:
+            model.count(forward=twin.forward_rows, gradient=twin.gradient_rows)
 
     return smoothed
 

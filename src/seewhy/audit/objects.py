@@ -13,8 +13,8 @@ from seewhy.audit.candidate import Candidate
 from seewhy.data.boxes import Annotations, MarkedObject, read_boxes
 from seewhy.data.dataset import DataSet
 from seewhy.data.geometry import Geometry, resize
-from seewhy.data.placing import match_files, place
-from seewhy.errors import UsageError, near_names
+from seewhy.data.placing import match_objects, place
+from seewhy.errors import UsageError
 from seewhy.intervals import interval
 from seewhy.model import VisionModel
 
@@ -60,16 +60,13 @@ def read_marked(given: Any, data: DataSet, model: VisionModel) -> Marked | None:
     if data.root is None:
         raise UsageError("boxes are matched to the files of images; this data set has none: give a folder or a table.")
     paths = [Path(sample.name) for sample in data.samples]
-    images = match_files([one.file for one in objects], paths)
-    if not any(one.file in images and one.box is not None for one in objects):
-        hint = near_names(objects[0].file, [path.name for path in paths])
-        raise UsageError(
-            f"none of {len(objects)} annotations is of one of the {len(paths)} images: {objects[0].file!r}; {hint}"
-        )
+    images = match_objects(objects, paths)
     of: dict[int, list[MarkedObject]] = {}
     for one in objects:
         if one.file in images and one.box is not None:
             of.setdefault(images[one.file], []).append(one)
+    if not of:
+        raise UsageError("in none of the images anything is marked: leave the boxes out.")
     return Marked(of, [dict(skip) for annotations in read for skip in annotations.skipped])
 
 

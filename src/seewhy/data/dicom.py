@@ -159,7 +159,7 @@ def _check_decoder(syntax: Any, name: str) -> None:
 
     try:
         available = get_decoder(syntax).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # pydicom's word for a syntax that it has no decoder for, whatever is installed
         what = _named(syntax) if syntax.is_valid else "what is no UID"
         raise ImageError(
             f"{name}: {tag('TransferSyntaxUID')} is {what}, which no decoder reads: convert the file first."

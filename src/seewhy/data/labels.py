@@ -54,16 +54,13 @@ def class_of(model: VisionModel, name: str) -> tuple[int, str]:
 
     ValueError, with the reason, where the model has none, or several.
     """
-    names = _names(model)
-    named: Named = {}
-    for k, exact in enumerate(names):
-        named.setdefault(_folded(exact), []).append((k, exact))
-    label = as_kind(name, "class")
-    by_name = isinstance(label, str) or bool(_places(name, named))
-    found = _index(name if by_name else label, named, _outputs(model), model.labels is None)  # type: ignore[arg-type]
-    if isinstance(found, str):
-        raise ValueError(found)  # noqa: TRY004  # it is a reason here, no value of a wrong type
-    return found, names[found] if found < len(names) else name
+    names, named, label = _names(model), _named(model), as_kind(name, "class")
+    index = label if isinstance(label, int) and not _places(name, named) else None
+    match _index(name if index is None else index, named, _outputs(model), model.labels is None):
+        case str() as reason:
+            raise ValueError(reason)
+        case found:
+            return found, names[found] if found < len(names) else name
 
 
 def _as_kind(label: Any, kind: Kind) -> tuple[Any, str]:
@@ -100,14 +97,19 @@ def _names(model: VisionModel) -> list[str]:
     return names
 
 
+def _named(model: VisionModel) -> Named:
+    found: Named = {}
+    for k, name in enumerate(_names(model)):
+        found.setdefault(_folded(name), []).append((k, name))
+    return found
+
+
 def _indices(model: VisionModel, dataset: DataSet, read: Sequence[tuple[Any, str]]) -> dict[int | str, int | str]:
     """Of every label that occurs the index of its class, or, as a text, why it has none."""
     there = [label if isinstance(label, tuple) else (label,) for label, reason in read if not reason]
     labels = dict.fromkeys(part for parts in there for part in parts)
     numbers = [label for label in labels if isinstance(label, int)]
-    named: Named = {}
-    for k, name in enumerate(_names(model)):
-        named.setdefault(_folded(name), []).append((k, name))
+    named = _named(model)
     classes, own = _outputs(model), dataset.classes
     by_name: dict[int | str, str] = {}  # numbers that are not read as indices
     if own and not _in_order(own, named, classes):

@@ -13,7 +13,7 @@ from seewhy.data.boxes import MarkedObject
 from seewhy.data.geometry import Geometry
 from seewhy.data.images import SUFFIXES
 from seewhy.data.outlines import Box, Mask, bounds, box_mask
-from seewhy.errors import UsageError
+from seewhy.errors import UsageError, near_names
 
 NIH_NAME = re.compile(r"([0-9]{8})_[0-9]{3}")  # of a file of ChestX-ray14: patient, follow-up
 TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
@@ -52,6 +52,15 @@ def match_files(names: Iterable[str], paths: Sequence[Path]) -> dict[str, int]:
                 )
         if exact:
             found[name] = exact[0]
+    return found
+
+
+def match_objects(objects: Sequence[MarkedObject], paths: Sequence[Path]) -> dict[str, int]:
+    """The same of marked objects; UsageError, with near names, where none of them is of one of the images."""
+    found = match_files([one.file for one in objects], paths)
+    if not found:
+        first, hint = objects[0].file, near_names(objects[0].file, [path.name for path in paths])
+        raise UsageError(f"none of {len(objects)} annotations is of one of the {len(paths)} images: {first!r}; {hint}")
     return found
 
 

@@ -18,7 +18,7 @@ from seewhy.data.boxes import Annotations, MarkedObject
 from seewhy.data.geometry import Geometry
 from seewhy.data.images import find_images
 from seewhy.data.labels import class_of
-from seewhy.data.placing import Placed, match_files, nih_patients, place
+from seewhy.data.placing import Placed, match_files, match_objects, nih_patients, place
 from seewhy.errors import UsageError, near_names
 from seewhy.explanation.inputs import read_inputs
 from seewhy.model import VisionModel
@@ -162,10 +162,7 @@ def read_findings(
 ) -> tuple[list[Finding], list[Unused]]:
     """The findings that are marked in these images and that the model has an answer to, and what is of no use here."""
     objects = [one for several in annotations for one in several.objects]
-    images = match_files([one.file for one in objects], paths)
-    if not images:
-        first, hint = objects[0].file, near_names(objects[0].file, [path.name for path in paths])
-        raise UsageError(f"none of {len(objects)} annotations is of one of the {len(paths)} images: {first!r}; {hint}")
+    images = match_objects(objects, paths)
     unused = [dict(skip) for several in annotations for skip in several.skipped]
     elsewhere = {one.file for one in objects} - images.keys()
     if elsewhere:
