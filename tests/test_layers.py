@@ -34,7 +34,7 @@ RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 INSIDE = {
     "capture": [
         ["state", "outputs", "listening", "rectifiers", "memory", "keeping"],
-        ["gradients"],
+        ["gradients", "folding"],
         ["tracing", "attention"],
         ["paths"],
     ],
@@ -80,6 +80,7 @@ INSIDE = {
             "cost",
             "data_randomization",
             "faithfulness",
+            "grid_pointing",
             "localization",
             "manipulation",
             "model_randomization",

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -181,12 +181,13 @@ class VisionModel:
         def score(outputs: Any) -> Tensor:
             values = noted(outputs)
             gone = target.task == "detection" and not values.requires_grad and not bool(values.any())
-            return values + leaves[0][:0].sum() if gone else values  # no box is left: a zero gradient, not a cut graph
+            return values + leaves[-1][:0].sum() if gone else values  # no box is left: a zero gradient, not a cut graph
 
+        gradients = partial(capture.input_gradient, self.module, run, x, score, set_rule, differentiable)
         with self.guarded():
-            gradient = capture.input_gradient(self.module, run, x, score, set_rule, differentiable)
+            gradient = self.network.folded(gradients, differentiable)
         self.count(gradient=len(x))
-        return gradient.float(), replace(answers[0], gates=gates[0] if gates else None)
+        return gradient.float(), replace(answers[-1], gates=gates[-1] if gates else None)
 
     def activations(
         self, x: Tensor, target: Target, rows: Tensor, chosen: Sequence[Layer]
@@ -241,21 +242,21 @@ class VisionModel:
     def in_batches(self, n: int, shape: Sequence[int], run: Callable[[slice], Result]) -> list[Result]:
         """`run(part)` over n rows in batches; on an accelerator's out-of-memory the batch is halved, reported once."""
         results: list[Result] = []
-        self.reading(shape)  # settled before any hook is set
-        start, size = 0, self.rows_per_forward(n, shape)
-        while start < n:
-            try:
-                results.append(run(slice(start, min(start + size, n))))
-            except torch.OutOfMemoryError as error:
-                if size == 1:
-                    raise RefusalError(f"one image does not fit into the memory of {self.device}: {error}") from error
-                size = self.halve_batch(size)
-                continue
-            start += size
+        start, size = 0, self.rows_per_forward(n, shape)  # the reading is settled there, before any hook is set
+        with self.network.many(shape) if n > throughput.BATCHES_TO_TIME[-1] else nullcontext():  # whatever was timed
+            while start < n:
+                try:
+                    results.append(run(slice(start, min(start + size, n))))
+                except torch.OutOfMemoryError as error:
+                    size = self.halve_batch(size, error)
+                else:
+                    start += size
         return results
 
-    def halve_batch(self, size: int) -> int:
-        """Remember that `size` rows did not fit; the next size to try."""
+    def halve_batch(self, size: int, error: torch.OutOfMemoryError) -> int:
+        """Remember that `size` rows did not fit; the next size to try. RefusalError where there is none."""
+        if size == 1:
+            raise RefusalError(f"one image does not fit into the memory of {self.device}: {error}") from error
         torch.cuda.empty_cache()
         self.batch_size = size // 2
         warnings.warn(
@@ -380,8 +381,8 @@ class VisionModel:
                     return self.forward(x, repeated(held, len(x)))
 
             most = self.batch_size or (ROWS_OF_EXPERIMENTS if self.device.type == "cpu" else FEWEST_ROWS)
-            score = self._score(question, rows, [])
             with self.guarded(), torch.no_grad():
+                score = self._score(question, rows, [])
                 seen = in_memory(lambda n: look(self.module, Run(network, n), probes, score), most, self.device)
             self._traces[key] = (seen, target)
         found: Result = self._traces[key][0]

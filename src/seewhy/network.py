@@ -1,8 +1,8 @@
 """The user's network as a function of pixels: normalization, dtype, precision and memory layout inside, logits outside."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,10 @@ from seewhy.beside import Beside, call, repeated
 from seewhy.errors import RefusalError, UsageError, first_line
 from seewhy.forms import probe_images
 from seewhy.normalization import normalized
-from seewhy.reading import Ending, Reading, logits, read
+from seewhy.reading import Ending, Reading, logits, read, same_outputs
 from seewhy.target import Task
 
+Result = TypeVar("Result")
 Precision = Literal["float32", "bfloat16", "float16"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 # What networks raise on input that they cannot take.
@@ -43,6 +44,9 @@ class Network:
         self._readings: dict[tuple[int, ...], Reading] = {}  # per input shape (C, *axes)
         self._heard: tuple[Ending, capture.Listening] | None = None  # in the last forward
         self._version = capture.Version(0, ())  # when the guard was last entered
+        self._folds: dict[tuple[int, ...], tuple[capture.Fold, ...]] = {}  # per input shape (C, *axes)
+        self._many: tuple[int, ...] | None = None  # the shape of images of which many rows are computed now
+        self._folded: dict[bool, capture.Folded] = {}  # with and without a graph: of the weights as they are now
 
     @property
     def structure(self) -> int:
@@ -78,10 +82,9 @@ class Network:
         self._device, self._dtype, self._guarded = self.device, self.dtype, True
         try:
             with capture.guard(self.module, seed=seed) as version:
-                if (
-                    version.structure != self._version.structure
-                ):  # another head, another layer: all is to be found again
+                if version.structure != self._version.structure:  # another head, another layer: all is found again
                     self._readings.clear()
+                    self._folds.clear()
                 self._version = version
                 yield version
         finally:
@@ -176,3 +179,61 @@ class Network:
                 self._readings.pop(key, None)
             self._readings[key] = found
         return self._readings[key]
+
+    # -- with the batch normalizations folded into the convolutions -----------------------------------------------
+
+    @contextmanager
+    def many(self, shape: Sequence[int]) -> Iterator[None]:
+        """Inside, where the weights do not change, `folded` folds the batch normalizations, which costs about a row.
+
+        A gradient row of images of shape (C, *axes) then costs about 0.8 of what it did (lite0, ResNet-50).
+        """
+        before, self._many = self._many, self._many or tuple(shape)
+        try:
+            yield
+        finally:
+            self._many = before
+            if before is None:
+                self._folded.clear()
+
+    def folded(self, run: Callable[[], Result], differentiable: bool) -> Result:
+        """`run()`; inside `many` with the weights folded, and again as it stands where the network went other ways.
+
+        differentiable: what is computed keeps its graph to the network's own parameters.
+        """
+        folds = () if self._many is None or capture.hooked(self.module) else self._folds_of(self._many)
+        if self._many is None or not folds:
+            return run()
+        if differentiable not in self._folded:
+            with torch.set_grad_enabled(differentiable):
+                channels_last = self.reading(self._many).channels_last
+                self._folded[differentiable] = capture.folded_weights(folds, channels_last)
+        with capture.Folding(self._folded[differentiable]) as folding:
+            found = run()
+        if not folding.astray:
+            return found
+        self._folds[self._many] = ()
+        return run()
+
+    def _folds_of(self, shape: tuple[int, ...]) -> tuple[capture.Fold, ...]:
+        """What can be folded, found once per shape from a row of noise, not counted; nothing where that says otherwise."""
+        if shape not in self._folds:
+            of, own = self.reading(shape), not isinstance(self.module, torch.jit.ScriptModule)
+            plain = self.precision == "float32" and of.few_digits is None and not of.alone
+            self._folds[shape] = self._proven(shape) if plain and own and self.device.type == "cpu" else ()
+        return self._folds[shape]
+
+    def _proven(self, shape: tuple[int, ...]) -> tuple[capture.Fold, ...]:
+        row = probe_images(shape)[:1]
+
+        def run() -> Any:
+            with capture.random_states(0):
+                return self.forward(row)
+
+        with self.guarded(), torch.no_grad():
+            folds = capture.find_folds(self.module, run)
+            if not folds:
+                return ()
+            with capture.Folding(capture.folded_weights(folds, self.reading(shape).channels_last)) as folding:
+                found = run()
+            return folds if same_outputs(run(), found) and not folding.astray else ()

@@ -11,6 +11,7 @@ from seewhy.capture.attention import (
     one_block,
     trace_attention,
 )
+from seewhy.capture.folding import Fold, Folded, Folding, find_folds, folded_weights, hooked
 from seewhy.capture.gradients import (
     OUTSIDE,
     WITHOUT_GRADIENTS,
@@ -38,6 +39,9 @@ __all__ = [
     "Activated",
     "Activation",
     "Call",
+    "Fold",
+    "Folded",
+    "Folding",
     "Gates",
     "Kept",
     "Listening",
@@ -57,12 +61,15 @@ __all__ = [
     "copied",
     "detach",
     "digest",
+    "find_folds",
     "first_tensor",
     "fixed_rows",
+    "folded_weights",
     "frozen",
     "gate_relus",
     "guard",
     "heads_of",
+    "hooked",
     "in_rows",
     "input_gradient",
     "integer_modules",
