@@ -5,12 +5,13 @@ import math
 
 import pytest
 import torch
-from small_checks import METHOD, SMALL
+from small_checks import COSTS, METHOD, PICTURES, SMALL
 
 import seewhy as sw
 from nets import MEAN, STD, images, tiny_cnn
 from seewhy.registry import CHECKS
 from seewhy.target import PREDICTED
+from seewhy.trust import card as module
 from seewhy.trust import forecast_checks
 from test_contract import assert_nothing_left_behind, world
 
@@ -28,8 +29,12 @@ def bound(name):
     return sw.bind(method, **params)
 
 
+def pictures(name):
+    return PICTURES.get(name, images)(N)
+
+
 def run(name, model=None, maps=None, x=None):
-    x = images(N) if x is None else x
+    x = pictures(name) if x is None else x
     model = wrapped() if model is None else model
     return CHECKS[name].function(model, x, PREDICTED, maps or bound(name), **SMALL[name](len(x)))
 
@@ -65,11 +70,53 @@ def test_a_check_says_what_it_found_with_everything_that_its_numbers_need(name):
 @each_check
 def test_a_check_costs_no_more_rows_than_was_forecast(name):
     model, settings = wrapped(), {name: SMALL[name](N)}
-    question, x = bound(name), images(N)
+    question, x = bound(name), pictures(name)
     said = forecast_checks(model, question.info, question.keywords, x.shape[1:], N, [name], settings)
     found = run(name, model, x=x)
     assert found.forward_rows <= said[0]
     assert found.gradient_rows <= said[1]
+
+
+def rows_of(counted):
+    return counted.forward_rows, counted.gradient_rows
+
+
+@each_check
+@pytest.mark.parametrize("batch_size", [3, 8])
+def test_a_check_costs_exactly_the_rows_of_the_table_whatever_the_batch(name, batch_size):
+    model = wrapped(batch_size=batch_size)
+    assert rows_of(run(name, model)) == COSTS[name]
+    assert rows_of(model) == COSTS[name]
+
+
+def test_every_check_has_its_rows_in_the_table():
+    assert set(CHECKS) == set(COSTS)
+
+
+PROBES = {"model_randomization": 1, "manipulation": 5}  # rows that look for stages, and how a softened copy is read
+TRAINS = ("data_randomization", "roar")  # networks of their own, which count for themselves
+
+
+@pytest.mark.parametrize("name", sorted(set(CHECKS) - set(TRAINS)))
+def test_the_rows_that_a_check_counts_are_the_rows_that_the_network_computed(name):
+    net, seen = tiny_cnn(), []
+    model = sw.wrap(net, mean=MEAN, std=STD, size=32, batch_size=8)
+    run(name, model)  # layers and output shape are found once, outside the count
+    net.register_forward_hook(lambda _module, _inputs, output: seen.append(len(output)))  # copies of it count, too
+    assert sum(seen) == 0
+    found = run(name, model)
+    assert sum(seen) == sum(rows_of(found)) + PROBES.get(name, 0)
+
+
+def test_a_card_costs_its_maps_once_and_what_its_checks_ask_beyond_them():
+    model, asked = wrapped(), [*module.DEFAULT, "localization"]
+    settings = {name: SMALL[name](N) for name in asked if name != "documentation"}
+    card = sw.check(model, images(N), "gradient", only=asked, settings=settings)
+    maps = {name: (0, N) for name in settings if name != "completeness"}  # of which the card has the first ones
+    beyond = {name: (COSTS[name][0], COSTS[name][1] - spent) for name, (_, spent) in maps.items()}
+    beyond |= {"completeness": (0, 0), "documentation": (0, 0)}  # the gradient has no sum that must come out
+    assert {row.check: rows_of(row) for row in card.rows.values()} == beyond
+    assert rows_of(model) == tuple(sum(kind) for kind in zip((0, N), *beyond.values(), strict=True))
 
 
 PROTOCOLS = ("pixel_flipping", "insertion_deletion", "road", "average_drop", "infidelity", "sensitivity_n")

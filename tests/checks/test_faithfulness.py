@@ -1,5 +1,6 @@
 """Faithfulness: on additive networks every curve is known; elsewhere slow twins, written straight from the papers."""
 
+import itertools
 import json
 import math
 
@@ -147,6 +148,21 @@ def test_no_order_of_an_additive_score_beats_the_true_one():
         assert (values(other, "aopc_mean_logit") < values(best, "aopc_mean_logit")).all()
         assert (values(other, "aopc_mean_logit") > values(best, "aopc_least_first_mean_logit")).all()
     assert (values(best, "deletion_auc_mean_logit") < values(best, "insertion_auc_mean_logit")).all()
+
+
+def test_of_all_orders_of_an_additive_score_the_true_one_is_extreme_and_the_mean_is_half_of_both_ends():
+    model = sw.wrap(linear(pixels=3 * 4 * 20), size=(4, 20), batch_size=64, **ZERO_ONE)
+    x = images(1, size=(4, 20))
+    filled = fill_images(model, x, "mean")
+    worth = (model.module.fc.weight[1].detach().view(3, 4, 20) * (x - filled)[0]).sum(0).view(4, 5, 4).sum((0, 2))
+    orders = torch.tensor(list(itertools.permutations(range(5))), dtype=torch.float32)  # of five patches, by rank
+    found = check(model, x.expand(120, -1, -1, -1), orders.repeat_interleave(4, 1)[:, None].expand(-1, 4, -1), steps=5)
+    true = int((orders == worth.argsort().argsort()).all(1).nonzero())
+    assert int(values(found, "aopc_mean_logit").argmax()) == true
+    assert int(values(found, "deletion_auc_mean_logit").argmin()) == true
+    assert int(values(found, "insertion_auc_mean_logit").argmax()) == true
+    half = float(model.predict(torch.cat([x, filled]))[:, 1].mean())
+    assert float(values(found, "deletion_auc_mean_logit").mean()) == pytest.approx(half, abs=1e-5)
 
 
 def test_most_first_and_least_first_of_an_additive_score_add_up_to_both_ends():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from scipy import ndimage
+from torch import nn
 
 import seewhy as sw
 from nets import images, linear, tiny_cnn
@@ -72,8 +73,39 @@ def test_a_linear_network_has_a_gradient_that_noise_does_not_move():
     found = stability(
         "gradient", model=sw.wrap(linear(), size=32), target=logit(1), x=x, augmentations=["noise", "contrast"]
     )
-    assert number(found, "max_sensitivity") == number(found, "relative_l2") == 0
+    assert number(found, "max_sensitivity") == number(found, "local_lipschitz") == number(found, "relative_l2") == 0
     assert number(found, "spearman") == pytest.approx(1)
+
+
+class Quadratic(nn.Module):
+    """logit 0 = x A x / 2 of the pixels x, A symmetric: its gradient is A x; logit 1 is never the largest."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = nn.Parameter(a)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        score = (x @ self.a * x).sum(1) / 2
+        return torch.stack([score, score.detach() - 1], 1)
+
+
+def lipschitz_of_a_quadratic(a, x):
+    model = sw.wrap(Quadratic(a), mean=(0.0,), std=(1.0,), size=8, batch_size=8)
+    found = stability("gradient", model=model, target=logit(0), x=x, augmentations=["noise"], samples=4, radius=0.1)
+    return torch.tensor(found["local_lipschitz"].per_image)
+
+
+def test_the_gradient_of_a_quadratic_is_as_steep_as_its_matrix_and_what_is_clamped_away_is_no_change():
+    gray, black_and_white = images(6, channels=1, size=(8, 8)), images(6, channels=1, size=(8, 8)).round()
+    for x in (gray, black_and_white):  # half of the noise leaves the range of black and white pixels
+        multiple = lipschitz_of_a_quadratic(3 * torch.eye(64), x)  # |3 d| / (|3 x| |d|)
+        assert torch.allclose(multiple, 1 / x.flatten(1).norm(dim=1), rtol=1e-4)
+        a = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+        a = (a + a.T) / 2
+        bound = torch.linalg.matrix_norm(a, 2) / (x.flatten(1) @ a).norm(dim=1)
+        steep = lipschitz_of_a_quadratic(a, x)
+        assert ((0.2 * bound < steep) & (steep < bound)).all()
 
 
 def test_shifting_a_picture_shifts_its_map_and_the_way_back_is_exact():
@@ -114,6 +146,8 @@ def test_the_largest_of_the_samples_counts():
 
     found = stability(maps, x=x, augmentations=["noise"], samples=3, radius=0.01)
     assert number(found, "max_sensitivity") == pytest.approx(0.5, abs=1e-6)
+    away = (calls[3] - x).flatten(1).norm(dim=1)  # the copy whose map is 1.5 times as large
+    assert found["local_lipschitz"].per_image == pytest.approx((0.5 / away).tolist(), rel=1e-5)
     assert all(0 < (given - x).abs().max() <= 0.01 + 1e-6 for given in calls[2:])
     assert not torch.equal(calls[2], calls[3])
     assert found.details["maps_per_image"] == len(calls) == 5
@@ -192,6 +226,7 @@ def test_images_whose_prediction_changes_are_counted_apart():
     assert found["prediction_flips"].per_image == (1, 1, *[0] * (N - 2))
     assert found.details["prediction_changes"] == dict.fromkeys(ALL, 2)
     assert found["spearman"].interval.n == found["max_sensitivity"].interval.n == N - 2
+    assert found["local_lipschitz"].interval.n == found["local_lipschitz"].controls["edge_map"].n == N - 2
     assert found["spearman"].controls["edge_map"].n == N - 2
     assert number(found, "spearman") > 0.9  # what they give now is not mixed in
     assert found.verdict == "not valid"  # 2 of 8

@@ -9,6 +9,7 @@ from seewhy.checks.completeness import completeness
 from seewhy.checks.cost import cost
 from seewhy.checks.data_randomization import data_randomization
 from seewhy.checks.faithfulness import faithfulness
+from seewhy.checks.grid_pointing import grid_pointing
 from seewhy.checks.localization import localization
 from seewhy.checks.manipulation import manipulation
 from seewhy.checks.model_randomization import model_randomization
@@ -44,6 +45,7 @@ __all__ = [
     "cost",
     "data_randomization",
     "faithfulness",
+    "grid_pointing",
     "localization",
     "manipulation",
     "model_randomization",

@@ -69,7 +69,10 @@ def stability(
     relative_l2 = |M' - M| / |M|; both are means over the augmentations of the image. max_sensitivity: largest
     |E(x + d) - E(x)| / |E(x)| of `samples` uniform d in the L_inf ball of `radius` (pixel space, kept in [0, 1]), at the
     map's own resolution: a lower bound of the paper's supremum, and relative, so that the map's unit plays no part.
-    Copies whose prediction changes are counted (prediction_flips) and left out of all three: there a map should change.
+    local_lipschitz: largest |E(x + d) - E(x)| / (|E(x)| |d|) of the same d, L2 norms, |d| of the change that is left in
+    [0, 1]: shares of the map per unit of pixel distance, >= 0. The paper (Alvarez-Melis and Jaakkola) searches the ball for
+    the largest and does not divide by |E(x)|, which would make it a number in the map's unit.
+    Copies whose prediction changes are counted (prediction_flips) and left out of all four: there a map should change.
 
     Null: the same correlation of a clean map with the moved-back maps of *other* images. PASS where the 95 % interval of
     spearman lies above the null's 97.5 % point, FAIL where it lies below, else unclear. It says nothing of faithfulness: an
@@ -81,7 +84,7 @@ def stability(
     why = why_unusable(found)
     clean = _drawn(found, images, torch.tensor([not reason for reason in why]), seed)
     moved, null, flips = _of_augmentations(model, images, maps, found, clean, augmentations, seed)
-    worst, flips_of_noise = _of_noise(model, images, maps, found, clean, radius, samples, seed)
+    noisy, flips_of_noise = _of_noise(model, images, maps, found, clean, radius, samples, seed)
     flipped = torch.cat([flips, flips_of_noise]).double().mean(0)
     why = [
         reason or ("its prediction changes in every augmented copy" if gone else "")
@@ -90,7 +93,7 @@ def stability(
     values = {
         "spearman": {kind: of["spearman"].nanmean(0) for kind, of in moved.items()},
         "relative_l2": {kind: of["relative_l2"].nanmean(0) for kind, of in moved.items()},
-        "max_sensitivity": worst,
+        **noisy,
         "prediction_flips": {"": flipped},
     }
     chances = null_of(null, "a clean map and the moved-back maps of other images")
@@ -170,18 +173,21 @@ def _of_noise(
     radius: float,
     samples: int,
     seed: int,
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Per kind of map the largest relative change (N,), NaN where every prediction changes, and the changes (S, N)."""
-    worst = {kind: torch.full((len(images),), torch.nan, dtype=torch.float64) for kind in clean}
+) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
+    """Number -> kind of map -> its largest value (N,), NaN where every prediction changes; and these changes (S, N)."""
+    none = torch.full((len(images),), torch.nan, dtype=torch.float64)
+    worst = {name: dict.fromkeys(clean, none) for name in ("max_sensitivity", "local_lipschitz")}
     flips = []
     for k in range(samples):
         noise = [2 * torch.rand(x.shape, generator=image_generator(x, seed + 1 + k)) - 1 for x in images]
         copies = (images + radius * torch.stack(noise).to(images)).clamp(0, 1)
         again = maps(model, copies, found.target)
         flips.append(_flipped(found, again, model.task))
+        distance = torch.linalg.vector_norm((copies.double() - images.double()).flatten(1), dim=1).cpu()
         for kind, drawn in _drawn(again, copies, _has_numbers(again), seed).items():
-            change = _relative(clean[kind].flatten(1), drawn.flatten(1))
-            worst[kind] = torch.fmax(worst[kind], torch.where(flips[-1], torch.nan, change))
+            change = torch.where(flips[-1], torch.nan, _relative(clean[kind].flatten(1), drawn.flatten(1)))
+            for name, value in (("max_sensitivity", change), ("local_lipschitz", change / distance)):
+                worst[name][kind] = torch.fmax(worst[name][kind], value)
     return worst, torch.stack(flips)
 
 
@@ -260,6 +266,7 @@ def _score(name: str, values: Mapping[str, Tensor], null: Null, clusters: Sequen
         "spearman": "signed rank correlation with the clean map",
         "relative_l2": "share of the clean map's norm",
         "max_sensitivity": "share of the clean map's norm",
+        "local_lipschitz": "share of the clean map's norm per unit of pixel distance",
         "prediction_flips": "share of the changed copies",
     }[name]
     controls = {kind: numbers for kind, numbers in values.items() if kind}

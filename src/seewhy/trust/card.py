@@ -26,7 +26,7 @@ from seewhy.trust.setup import Setup, examine_setup
 from seewhy.wrapping import bare
 
 DEFAULT = (*CHECKLIST, "faithfulness")
-FURTHER = ("manipulation",)  # as dear as all of these together: with --all
+FURTHER = ("manipulation", "grid_pointing")  # dear, or of many images of many classes: with --all
 OF_ANNOTATIONS = ("localization", "resolution")  # these take boxes and masks
 DOCUMENTATION = "Documentation"
 DIGITS = 20  # of the hash by which cards and rows are kept
@@ -120,8 +120,9 @@ def check(
     and localization where `boxes` or `masks` are given. settings: parameters of checks, {"faithfulness": {"fills": (...)}}.
     out: a run folder that keeps each row as soon as it is done; the same call again goes on where it stopped. progress:
     called with what is being done. A check that does not apply says why in its row. Many images give narrow intervals; 9
-    are needed for the nulls (200 pairs). Where a map costs more than 20 rows, randomization, class and stability look at
-    the first 9 images and cost at 2; each row says its n. UsageError, before any work, for an unknown check or parameter.
+    are needed for the nulls (200 pairs). Where a map costs more than 20 rows, randomization looks at the first 9 images,
+    class at 8, stability at 7 (the fewest for its null), cost at 2; each row says its n. UsageError, before any work, for an
+    unknown check or parameter.
     """
     info = find_method(method)
     asked = prepared(info, _wanted(only, boxes, masks), seed, settings, boxes, masks)

@@ -52,7 +52,9 @@ def check(
     only: list[str] = typer.Option([], help=ONLY),
     setting: list[str] = typer.Option([], "--set", help=SETTING),
     everything: bool = typer.Option(
-        False, "--all", help="Every order, similarity, repair and protocol, and manipulation: takes longer."
+        False,
+        "--all",
+        help="Every order, similarity, repair and protocol, manipulation and grid pointing: takes longer.",
     ),
     truth: str | None = typer.Option(None, help=TRUTH),
     training: Path | None = typer.Option(None, help=TRAINING),
