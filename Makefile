@@ -24,11 +24,12 @@ types: $(VENV)/installed-dev ## Check types (mypy, strict)
 docs: $(VENV)/installed-dev ## Write the generated parts of docs/ again
 	@$(BIN)/python tests/test_docs.py
 
-bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks*.md (a quarter of an hour)
+bench: $(VENV)/installed-bench ## Measure against the peers; writes docs/benchmarks*.md (half an hour)
 	@$(BIN)/python benchmarks/grad_cam.py
 	@$(BIN)/python benchmarks/integrated_gradients.py
 	@$(BIN)/python benchmarks/flipping.py
 	@$(BIN)/python benchmarks/randomization.py
+	@$(BIN)/python benchmarks/speed.py
 
 retrain: $(VENV)/installed-dev ## ROAR and data randomization on CIFAR=FOLDER of photos; resumable; writes docs/benchmarks-roar.md
 	@$(BIN)/python benchmarks/roar.py $(CIFAR)
