@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -252,15 +253,46 @@ def test_report_notices_a_changed_map(seewhy, tmp_path):
     assert "changed after it was written" in err
 
 
-def test_help_and_version_load_neither_torch_nor_numpy():
+HEAVY = {"torch", "numpy", "scipy", "PIL", "jinja2", "sqlalchemy", "torchvision", "timm"}
+
+
+def loaded_by(*arguments, **environment):
+    """What a fresh process prints for a command line, and the modules that it has loaded in the end."""
     script = (
-        "import sys; sys.argv = ['seewhy', sys.argv[1]]\n"
+        f"import sys; sys.argv = {['seewhy', *arguments]!r}\n"
         "from seewhy.faces.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code, end.code\n"
-        "assert not {'torch', 'numpy', 'PIL', 'jinja2'} & set(sys.modules), 'heavy imports'"
+        "print(*sys.modules, file=sys.stderr)"
     )
-    for option in ("--help", "--version"):
-        done = subprocess.run([sys.executable, "-c", script, option], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert "seewhy" in done.stdout.lower()
+    own = {**os.environ, **environment}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, env=own)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--help",), "explain"),
+        (("--version",), "seewhy"),
+        (("explain", "--help"), "--method"),
+        (("audit", "--help"), "--policy"),
+        (("ledger", "verify", "--help"), "--help"),
+    ],
+)
+def test_help_and_version_load_nothing_heavy(arguments, said):
+    printed, loaded = loaded_by(*arguments)
+    assert said in printed
+    assert not loaded & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [("seewhy expl", ["explain"]), ("seewhy explain --meth", ["--method"]), ("seewhy led", ["ledger"])],
+)
+def test_completion_in_the_shell_loads_nothing_heavy(typed, offered):
+    words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    printed, loaded = loaded_by(_SEEWHY_COMPLETE="complete_bash", **words)
+    assert printed.split() == offered
+    assert not loaded & HEAVY
