@@ -194,7 +194,7 @@ def test_the_asked_classes_are_taken_where_classes_are_asked():
     x = x / 2
     found = grid_pointing(x=x, target=logit(torch.arange(28) % 4))
     assert found.details["classes"][0].count(0) == 1
-    with pytest.raises(sw.RefusalError, match="28 are of 1"):
+    with pytest.raises(sw.RefusalError, match="28 given, classes among them: 1"):
         grid_pointing(x=x, target=logit(2))
 
 
@@ -289,5 +289,7 @@ def test_what_does_not_fit_is_refused(keywords, said):
 
 
 def test_too_few_classes_are_said_with_their_number():
-    with pytest.raises(sw.RefusalError, match=r"takes 9 images of different classes; these 24 are of 4.*cells=2"):
+    with pytest.raises(
+        sw.RefusalError, match=r"takes 9 images of different classes; 24 given, classes among them: 4.*cells=2"
+    ):
         grid_pointing(cells=3)
