@@ -113,9 +113,9 @@ def page(contests, lines, settings):
 SIZE_NOTES = {
     "tiny": ["Measured at tiny sizes, to try the script: no number here means anything.", ""],
     "short": [
-        "The goals are for Score-CAM at the default layer (1,280 and 2,048 channels), 4,000 masks and 50 samples. Each of",
-        "these is one row in a batch, and the ratio is that of fewer of them at the same batch sizes: the rows say how",
-        "many. `--sizes full` measures the whole, in hours.",
+        "The goals are for Score-CAM at the default layer (1,280 and 2,048 channels) and for 4,000 masks. Each channel or",
+        "mask is one row in a batch, and the ratio is that of fewer of them at the same batch sizes: the rows say how many.",
+        "`--sizes full` measures the whole, in hours.",
         "",
     ],
     "full": [],

@@ -46,7 +46,7 @@ class Sizes:
 SIZES = {
     "tiny": Sizes({"lite0": "bn1", "resnet50": "maxpool"}, {"lite0": 8, "resnet50": 8}, 4, (1, 2), (4, 8), (8, 16)),
     "short": Sizes(
-        {"lite0": "blocks.1.0.bn1", "resnet50": "maxpool"}, {"lite0": 96, "resnet50": 48}, 16, (1, 2, 4, 8, 16),
+        {"lite0": "blocks.1.0.bn1", "resnet50": "maxpool"}, {"lite0": 96, "resnet50": 48}, 50, (1, 2, 4, 8, 16),
         (20, 40, 80, 160), (25, 50, 100, 200),
     ),
     "full": Sizes(

@@ -289,7 +289,5 @@ def test_what_does_not_fit_is_refused(keywords, said):
 
 
 def test_too_few_classes_are_said_with_their_number():
-    with pytest.raises(
-        sw.RefusalError, match=r"takes 9 images .*; 24 given, classes among them: 4.*cells=2"
-    ):
+    with pytest.raises(sw.RefusalError, match=r"takes 9 images .*; 24 given, classes among them: 4.*cells=2"):
         grid_pointing(cells=3)
