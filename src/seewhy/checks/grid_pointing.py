@@ -17,7 +17,6 @@ from seewhy.target import Target, probabilities
 
 ROUNDING = 1e-5  # of a share of 1: what the house promises of one picture in two rows of a batch
 LEAST_MOSAICS = 6  # of fewer, all lie on one side of chance by luck more often than in 2.5 %: 1/2^6 is 1.6 %
-FAILS = (RuntimeError, AssertionError, ValueError, UsageError)  # what networks say of a size that they do not take
 NO_PLACE = "no mosaic of different classes is left for it"
 NOT_BY_CELLS = "in its mosaic the network does not draw on the cell of each class most"
 NO_MASS = "a map of its mosaic has no positive value"
@@ -159,7 +158,7 @@ def _drawn_on(model: VisionModel, images: Tensor, members: Tensor, asked: Tensor
     for mosaic in members:
         try:
             table.append(model.predict(_side_by_side(images[mosaic[shown]], cells)))
-        except FAILS as error:
+        except UsageError as error:
             height, width = (cells * side for side in images.shape[2:])
             raise RefusalError(
                 f"the network does not take a mosaic of {height} x {width} pixels: {first_line(error)}. This test needs one "
