@@ -8,6 +8,7 @@ from seewhy.audit.association import labels_of
 from seewhy.audit.background import background_candidates, surroundings
 from seewhy.audit.exchange import exchanged
 from seewhy.audit.places import place_candidates
+from seewhy.perturb import gaussian_blur
 
 SIDE, N = 56, 96
 LABELS = torch.arange(N) % 2
@@ -78,6 +79,16 @@ def test_the_same_grass_around_every_cat_is_found_and_nothing_around_the_others(
 def test_grass_that_is_the_middles_too_is_no_surroundings():
     everywhere = torch.ones(SIDE, SIDE, dtype=torch.bool)
     assert searched(background_candidates, grassy(scenes(N, SIDE), everywhere)) == []
+
+
+def test_pictures_that_are_softer_all_over_have_no_surroundings_however_the_objects_in_the_middle_differ():
+    generator = torch.Generator().manual_seed(4)
+    x, middle = scenes(N, SIDE), slice(SIDE // 2 - 8, SIDE // 2 + 8)
+    color = torch.rand(N, 3, 1, 1, generator=generator)
+    detail = 0.3 * torch.exp(-3 * torch.rand(N, 1, 1, 1, generator=generator))
+    x[:, :, middle, middle] = (color + detail * torch.randn(N, 3, 16, 16, generator=generator)).clamp(0, 1)
+    x[LABELS == 1] = gaussian_blur(x[LABELS == 1], 0.6)
+    assert searched(background_candidates, x) == []
 
 
 def test_scenes_without_a_cue_have_no_surroundings_of_a_label():

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from seewhy.audit.association import Labels, associate, differences
+from seewhy.audit.association import Labels, associate
 from seewhy.audit.candidate import Candidate
 from seewhy.audit.exchange import exchange_candidate
 from seewhy.perturb import gaussian_blur
@@ -61,20 +61,19 @@ def background_candidates(
         around_objects(images.shape[2:], half, objects, len(images)) for half in (HALF, CORNERS, CORE)
     )
     own, middle = (described(images[found], part[found]) for part in (corners, ~beyond_core))
-    linked = associate(own, labels.columns[found], scenes[found], seed)
+    # What differs as much in the middle is the whole image's, or the object's: half is as near to that as to nothing.
+    linked, beyond_half = (
+        associate(values, labels.columns[found], scenes[found], seed) for values in (own, own - 2 * middle)
+    )
+    far = linked.p_is_low() & beyond_half.p_is_low_alone() & (linked.r * beyond_half.r > 0)
     candidates = []
     for t, label in enumerate(labels.names):
         of_label = labels.carriers(t)
         chosen = of_label[found]
-        around, inside = (differences(values, chosen) for values in (own, middle))
-        low = linked.p_is_low()[:, t]
-        if not bool(low.any()):
+        if not bool(far[:, t].any()):
             continue
-        (apart, chance), of_middle = (_apart(values, chosen, scenes[found], seed) for values in (own, middle))
-        # What differs as much in the middle, and is as alike there, is the whole image's, or the object's: half is as near to
-        # that as to nothing.
-        far = bool((low & (inside / around < 0.5)).any())
-        if apart >= chance or not (far or of_middle[0] >= of_middle[1]):
+        apart, chance = _apart(own, chosen, scenes[found], seed)
+        if apart >= chance:
             continue
         numbers = (apart, chance, float(linked.r[:, t].abs().max()), linked.chance)
         facts = _facts(label, "in the corners" if objects is None else "around the marked objects", *numbers)
