@@ -30,6 +30,7 @@ EDGE = (0.0, 6 / 7, 1.0, 1.0)  # the lowest row of Grad-CAM's 7 x 7 cells
 HOW = {"train_from": "blocks.5", "steps": 160, "learning_rate": 2e-4, "strength": 0.4, "batch": 20}
 ZOOM = 168  # of 224 pixels
 OCCLUDED = 16  # photos of which occlusion is asked before and after
+BATTERED = 24  # photos of which the battery is asked
 OCCLUSION = {"patch": 32, "stride": 32}
 PICTURED = (data.coffee, data.chelsea)
 
@@ -90,6 +91,18 @@ def occlusion_stays(model: sw.VisionModel, found: Attacked) -> str:
         f"occlusion {said(interval(same))}, Grad-CAM {said(interval(maps))}; occlusion of a photo before and of another one "
         f"after: {said(interval(other))}."
     )
+
+
+def battery_of(what: str, model: sw.VisionModel, before: sw.VisionModel, x: torch.Tensor) -> str:
+    """What the check `manipulation` says of a network, at its defaults but with the network before beside: a row."""
+    card = sw.check(model, x[:BATTERED], only="manipulation", settings={"manipulation": {"reference": before}})
+    result = card["manipulation"]
+    print(what, result.verdict, result.sentence, flush=True)
+    named = {score.name: score for score in result.scores}
+    picture = named["picture_agreement"]
+    beside = [f"{name.replace('_', ' ')} {control.value:.2f}" for name, control in picture.controls.items()]
+    cells = [said(picture.interval), ", ".join(beside), said(named["reference_map"].interval)]
+    return f"| {what} | {picture.interval.n} | {result.verdict} | " + " | ".join(cells) + " |"
 
 
 def curve_table(found: Attacked) -> list[str]:
@@ -154,6 +167,8 @@ def main() -> None:
     picture({"before": model, "tuned": found.model, "two channels": channels.model}, DOCS / "attack.png")
     plane = on_manifold(model, found.images, None, sw.bind("gradient"), region=EDGE)
     print(plane)
+    asked = {"before": model, "location fooling": found.model, "two channels": channels.model}
+    battery = [battery_of(what, network, model, found.images) for what, network in asked.items()]
     if given.photos is None:
         return
     tables = [
@@ -184,6 +199,16 @@ def main() -> None:
         "## What stays: a map without gradients",
         "",
         stays,
+        "",
+        "## What the battery says",
+        "",
+        f"The check `manipulation` at its defaults, on the first {BATTERED} of these photos, each network alone. Picture: "
+        "rank correlation of the map's positive part with the network's behavior when parts of photos are exchanged, beside "
+        "what other maps have. The last column alone needs the network of before, and gives no verdict.",
+        "",
+        "| network | n | verdict (fail: suspected) | picture | beside | the map with that of before |",
+        "|---|---|---|---|---|---|",
+        *battery,
         "",
         "## On the way",
         "",

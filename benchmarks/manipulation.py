@@ -29,7 +29,7 @@ from seewhy.trust.binding import given_to
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks-manipulation.md"
 TASKS = {"digits": 10, "scenes": 5, "shapes": 3}  # of the small networks -> classes
-SEEDS = {"digits": 4, "scenes": 4, "shapes": 1, "lite0": 1}  # networks of each task
+SEEDS = {"digits": 8, "scenes": 8, "shapes": 2, "lite0": 1}  # networks of each task
 SIDE, LEARNED = 32, 1600  # pixels; images that a small network is trained on
 TUNED, JUDGED = 400, 60  # images that are tuned on, and others on which attack and battery are judged
 CORNER = (0.0, 0.0, 0.3, 0.3)

@@ -62,9 +62,7 @@ class VisionModel:
         self.version: str | None = None  # the user's own name of this version, for the records
         self.labels = list(labels) if labels is not None else None
         self.task: Task = task
-        self.batch_size = batch_size
-        self.precision: Precision = precision
-        self.preprocess = preprocess
+        self.batch_size, self.precision, self.preprocess = batch_size, precision, preprocess
         self.bounds = bounds  # of a pixel; None: unknown, the images are the network's own input
         self.channels = len(mean) if mean is not None else 3
         self.mean, self.std = mean, std
@@ -136,11 +134,13 @@ class VisionModel:
         with self.holding(given), self.guarded(), torch.no_grad():
             return torch.cat(self.in_batches(len(images), images.shape[1:], run))
 
-    def answer(self, x: Tensor, target: Target, rows: Tensor) -> Answer:
-        """For one batch of rows: what the network says of x, without a gradient."""
+    def answer(self, x: Tensor, target: Target, rows: Tensor, folded: bool = False) -> Answer:
+        """For one batch of rows: what the network says of x, no gradient; `folded`, as Network.folded has it, to rounding."""
         answers: list[Answer] = []
         with self.guarded(), torch.no_grad():
-            self._score(target, rows, answers)(self.forward(x, target.beside_of(rows)))
+            run = partial(self.forward, x, target.beside_of(rows))
+            outputs = self.network.folded(run, differentiable=False) if folded else run()
+            self._score(target, rows, answers)(outputs)
         self.count(forward=len(x))
         return answers[0]
 

@@ -130,7 +130,7 @@ def score_cam(
 
         def ask(which: Tensor, channels: Tensor) -> Tensor:
             masks = _stretched(activations[which, channels, None], x.shape[2:])
-            return model.answer(empty[which] + masks * (x[which] - empty[which]), asked, which).values
+            return model.answer(empty[which] + masks * (x[which] - empty[which]), asked, which, folded=True).values
 
         flat = activations.flatten(2)
         live = flat.amax(2) > flat.amin(2)

@@ -214,7 +214,7 @@ def _sums_over_masks(
         first[image] = torch.where(first[image].isnan(), values, first[image])
         same[image[values != first[image]]] = False
 
-    masked_runs(model, x, fill, target, samples, mask, keep)
+    masked_runs(model, x, fill, target, samples, mask, keep, folded=True)
     return sums.view(2, len(x), *axes), same
 
 

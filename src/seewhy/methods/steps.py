@@ -50,13 +50,20 @@ Keep = Callable[[Tensor, Tensor, Tensor, Tensor], None]  # image, sample, mask a
 
 
 def masked_runs(
-    model: VisionModel, x: Tensor, fill: Tensor, target: Target, samples: int, mask: Mask, keep: Keep
+    model: VisionModel,
+    x: Tensor,
+    fill: Tensor,
+    target: Target,
+    samples: int,
+    mask: Mask,
+    keep: Keep,
+    folded: bool = False,
 ) -> None:
     """Run g images under `samples` masks each, M x + (1 - M) fill, one forward row a mask; memory is flat in samples.
 
     x, fill: (g, C, *axes). Rows are sample-major: row r is sample r // g of image r % g. A batch's masks are made by
     `mask(images, samples)` when it runs, and handed to `keep(images, samples, masks, values)` with what the settled
-    target says.
+    target says. folded: for scores of which none is held against the clean image's, see `VisionModel.answer`.
     """
     g = len(x)
 
@@ -65,7 +72,7 @@ def masked_runs(
         images, sample = r % g, r // g
         masks = mask(images, sample)
         shown = fill[images] + masks * (x[images] - fill[images])
-        keep(images, sample, masks, model.answer(shown, target, images).values)
+        keep(images, sample, masks, model.answer(shown, target, images, folded).values)
 
     model.in_batches(samples * g, x.shape[1:], run)
 

@@ -44,7 +44,7 @@ class Subject:
         def run(part: slice) -> None:
             r = torch.arange(part.start, part.stop, device=self.x.device)
             image, sample = r % n, r // n
-            answer = self.model.answer(pictures(image, sample), self.target, image)
+            answer = self.model.answer(pictures(image, sample), self.target, image, folded=True)
             found[:, part] = on_scales(answer, image, self.scales)
 
         self.model.in_batches(samples * n, self.x.shape[1:], run)
