@@ -1,3 +1,4 @@
+import ctypes
 import json
 import os
 import subprocess
@@ -296,3 +297,26 @@ def test_completion_in_the_shell_loads_nothing_heavy(typed, offered):
     printed, loaded = loaded_by(_SEEWHY_COMPLETE="complete_bash", **words)
     assert printed.split() == offered
     assert not loaded & HEAVY
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="another C library than glibc")
+def test_what_a_batch_frees_is_kept_for_the_next_one_unless_the_user_set_that_himself() -> None:
+    """Faults of pages are counted, no time: ten blocks of 64 MiB, one after the other, each written to."""
+    code = """
+import resource
+from seewhy.faces.cli import keep_freed_memory
+keep_freed_memory()
+faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for size in [2**26] * 10:
+    b"x" * size
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
+"""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_TUNABLES"))}
+
+    def faults(**more: str) -> int:
+        run = subprocess.run(
+            [sys.executable, "-c", code], env={**own, **more}, capture_output=True, text=True, check=True
+        )
+        return int(run.stdout)
+
+    assert faults() < faults(MALLOC_TOP_PAD_="131072") / 5
