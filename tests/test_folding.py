@@ -1,8 +1,11 @@
 """Batch normalizations folded into convolutions: the same numbers, fewer operations, and only where that is certain."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import seewhy as sw
 from nets import Cnn, checkpointed, images, seeded, tiny_cnn, tiny_inplace, tiny_residual
@@ -281,3 +284,56 @@ def test_the_network_is_bit_equal_afterwards():
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     sw.explain(model_of(net), x, "smooth_grad", target=2, samples=3)
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def read_after(net, x, made, y):
+    nn.functional.relu6(y, inplace=True)
+    return y + 0
+
+
+def read_through_a_view(net, x, made, y):
+    first = y[:, :2]
+    nn.functional.silu(y, inplace=True)
+    return first.repeat(1, 3, 1, 1)
+
+
+def written_through_a_view(net, x, made, y):
+    nn.functional.hardtanh(y[:, :2], -0.1, 0.1, True)
+    return y
+
+
+def written_over(net, x, made, y):
+    return nn.functional.relu6(y, inplace=True)
+
+
+@pytest.mark.parametrize("habit", [read_after, read_through_a_view, written_through_a_view])
+def test_who_reads_what_an_activation_wrote_over_reads_what_it_wrote(habit):
+    """In place means that another name of the tensor sees it, too: nothing is folded there."""
+    net, x = between(habit=habit).eval(), images(ROWS)
+    found, calls = gradients(model_of(net), x)
+    torch.testing.assert_close(found, plain_gradients(net, x), **CLOSE)
+    assert all("batch_norm" in called for called in calls[-1:])
+
+
+def test_an_activation_that_keeps_its_input_writes_elsewhere_instead_of_copying_it_first():
+    net, x = between(habit=written_over).eval(), images(ROWS)
+    found, _ = gradients(model_of(net), x)
+    torch.testing.assert_close(found, plain_gradients(net, x), **CLOSE)
+    model, written = model_of(net), []
+
+    class Operators(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            written.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    def asked():
+        model.input_gradients(x[:4], logit(2), torch.arange(4))
+
+    for many in (True, False):
+        with model.guarded(), model.network.many(x.shape[1:]) if many else nullcontext():
+            asked()  # what can be folded is found
+            written.clear()
+            with Operators():
+                asked()
+        written_in_place = [name for name in written if "hardtanh_." in name]
+        assert bool(written_in_place) != many, written

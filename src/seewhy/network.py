@@ -234,6 +234,7 @@ class Network:
             folds = capture.find_folds(self.module, run)
             if not folds:
                 return ()
-            with capture.Folding(capture.folded_weights(folds, self.reading(shape).channels_last)) as folding:
+            weights = capture.folded_weights(folds, self.reading(shape).channels_last)
+            with capture.Folding(weights, apart=True) as folding:
                 found = run()
             return folds if same_outputs(run(), found) and not folding.astray else ()

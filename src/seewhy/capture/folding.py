@@ -1,5 +1,6 @@
 """Batch normalizations folded into the convolutions in front of them while a network runs; it stays as it is."""
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ from seewhy.capture.outputs import tensors
 CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d)
 OF_CONVOLUTION = ("input", "weight", "bias")
 OF_NORMALIZATION = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+IN_PLACE = {  # activations that keep their input for the way back -> the names of their arguments
+    function: tuple(inspect.signature(function).parameters)
+    for function in (functional.relu6, functional.hardtanh, functional.silu, functional.hardswish, functional.mish)
+}
 Folded = dict[int, tuple[Tensor, Tensor, int]]  # id of a weight -> weight and bias in its place, id of the running mean
 
 
@@ -78,14 +83,21 @@ def folded_weights(folds: Iterable[Fold], channels_last: bool) -> Folded:
 
 
 class Folding(TorchFunctionMode):
-    """In one run, a folded convolution gives what its batch normalization would, and that one passes it on."""
+    """In one run, a folded convolution gives what its batch normalization would, and that one passes it on.
 
-    def __init__(self, folded: Folded) -> None:
+    Activations that keep their input for the way back (ReLU6, SiLU) copy it where they are told to write over it; here
+    they write elsewhere where a graph is kept, an eighth of a gradient row of lite0, and everywhere if `apart`. Who reads
+    the input afterwards went astray.
+    """
+
+    def __init__(self, folded: Folded, apart: bool = False) -> None:
         super().__init__()
+        self._apart = apart
         self._folded = folded
         self._means = {mean for _, _, mean in folded.values()}
         self._waiting: dict[int, Tensor] = {}  # by the running mean: what its normalization is to be given
         self._other_ways = False
+        self._stale: dict[int, Tensor] = {}  # what would have been written over, alive: no id is given twice
 
     @property
     def astray(self) -> bool:
@@ -94,6 +106,8 @@ class Folding(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if self._stale and any(id(tensor) in self._stale for tensor in tensors((*args, *kwargs.values()))):
+            self._other_ways = True
         if function in CONVOLUTIONS:
             given = _named(OF_CONVOLUTION, args, kwargs)
             found = self._folded.get(id(given["weight"]))
@@ -110,6 +124,11 @@ class Folding(TorchFunctionMode):
                 if self._waiting.pop(id(given["running_mean"]), None) is given["input"]:
                     return given["input"]
                 self._other_ways = True
+        elif function in IN_PLACE:
+            given = _named(IN_PLACE[function], args, kwargs)
+            if given.get("inplace") and (self._apart or given["input"].grad_fn is not None):
+                self._stale[id(given["input"])] = given["input"]
+                return function(**given | {"inplace": False})
         return function(*args, **kwargs)
 
 
