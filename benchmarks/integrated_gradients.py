@@ -76,8 +76,9 @@ def main():
                 "# Integrated Gradients on the six demo photos",
                 "",
                 "Written by `make bench`. EfficientNet-Lite0, black baseline, the predicted class, float32. The gap is",
-                "|sum of the map - change of the score| / |change|; the path error is the relative L1 distance to the map of",
-                "half of the nodes (for captum, from a second run with half of the steps, whose rows are not counted here).",
+                "|sum of the map - change of the score| / |change|; the path error is the estimated relative L1",
+                "distance to the integral, 1/sqrt(3) of that to the map of half of the nodes (for captum that distance",
+                "itself, from a second run with half of the steps, whose rows are not counted here).",
                 *(
                     [f"The true error is the relative L1 distance to a midpoint rule of {steps} steps."]
                     if steps

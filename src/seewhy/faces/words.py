@@ -138,7 +138,7 @@ def _path(record: Record, numbers: dict[str, Any]) -> list[str]:
     sentences = [
         f"Compared with {_start(used)}; between the two the score changes by {change}, and the map's sum misses that by "
         f"{gap}.",
-        f"With half of the steps the map would differ by {percent(numbers['path_error'])} of its total.",
+        f"With ever more steps the map would change by about {percent(numbers['path_error'])} of its total.",
     ]
     limits = percent(gap_limit) if gap_limit == path_limit else f"{percent(gap_limit)} and {percent(path_limit)}"
     if numbers["converged"]:

@@ -56,7 +56,7 @@ PRESETS = {"compliance": Effort("adaptive", 0.01, 0.05, 2000)}
     resolution="input",
     picture="signed",
     complete=True,
-    cost="adaptive: 65 to max_rows gradient rows + 1 forward row; other rules: steps gradient rows + 2 forward rows; "
+    cost="adaptive: 37 to max_rows gradient rows + 1 forward row; other rules: steps gradient rows + 2 forward rows; "
     "times the number of baselines",
     paper="Sundararajan et al. 2017, arXiv:1703.01365, equations 1 and 3",
     good_for="documentation: the parts sum to the score, and the gap is known (Sundararajan 2017)",
@@ -85,16 +85,18 @@ def integrated_gradients(
     M_i = (x_i - x'_i) integral_0^1 dS/dx_i (x' + a (x - x')) da, x' the baseline in pixel space; several baselines give
     the mean of their maps. The paper sums by the right Riemann rule (`rule="right"`, its authors' code by the trapezoid
     rule), which is far off on real networks. `adaptive` (default) bisects where the path bends: per image, a nested
-    trapezoid rule on 8 panels, the worst refined until the relative gap is <= tolerance and the path error <=
-    path_tolerance, or max_rows gradient rows a baseline are spent. Rules other than `adaptive` take `steps` nodes
+    trapezoid rule on 8 panels, the worst refined, once at least, until the relative gap is <= tolerance and the path
+    error <= path_tolerance, or max_rows gradient rows a baseline are spent. Rules other than `adaptive` take `steps` nodes
     (trapezoid: steps + 1). Nothing is rescaled to make the sum fit. preset="compliance": adaptive, gap <= 1 %, path
     error <= 5 %, at most 2,000 rows. baseline_reason: why this baseline, for the record (each named one has a default).
     intervals: per image those of its 8 panels (of every baseline, one after the other), as an earlier call chose them
-    (Maps.chosen): the same nodes again, none added; powers of two from 8 on. seed: of the baseline "noise".
+    (Maps.chosen): the same nodes again, none added; powers of two from 4 on. seed: of the baseline "noise".
     Evidence: completeness_gap = |sum M - (S(x) - S(x'))|, completeness_gap_relative (by |S(x) - S(x')|), path_error =
-    relative L1 distance to the map of every second node (each carrying its neighbor's weight), converged,
-    gradient_rows, forward_rows. UsageError for an unknown rule or baseline; RefusalError for a named baseline on a
-    network whose pixel bounds are unknown.
+    the relative L1 distance of M to the integral, estimated: 1 / sqrt(3) of that to the map of every second node, as
+    it is for integrands that jump (ReLU networks; less is missed of smooth ones); of rules other than adaptive and
+    trapezoid that distance itself (each node carrying its neighbor's weight); converged, gradient_rows, forward_rows.
+    UsageError for an unknown rule or baseline; RefusalError for a named baseline on a network whose pixel bounds are
+    unknown.
     """
     effort = _effort(preset, Effort(rule, tolerance, path_tolerance, max_rows))
     limits = _checked(effort, steps, channels)
@@ -120,7 +122,7 @@ def integrated_gradients(
     resolution="input",
     picture="signed",
     complete=True,
-    cost="adaptive: 65 to max_rows gradient rows + 1 forward row; other rules: steps gradient rows + 2 forward rows",
+    cost="adaptive: 37 to max_rows gradient rows + 1 forward row; other rules: steps gradient rows + 2 forward rows",
     paper="Xu et al. 2020, arXiv:2004.03383, equation 4",
     good_for="images without a color that means nothing: the path adds detail, not light (Xu 2020)",
     not_for="evidence in large even areas: a blur does not take them away (formula)",
@@ -235,6 +237,7 @@ def _checked(effort: Effort, steps: int, channels: str) -> Tolerance:
     known_name("rule", effort.rule, RULES)
     if effort.rule == "adaptive" and effort.max_rows < LEAST_ROWS:
         raise UsageError(
-            f"the adaptive rule begins with {LEAST_ROWS} rows; max_rows={effort.max_rows} is less. Use a fixed rule."
+            f"the adaptive rule takes up to {LEAST_ROWS} rows to look twice; max_rows={effort.max_rows} is less. Use a fixed "
+            "rule."
         )
     return effort.limits

@@ -1,5 +1,6 @@
 """Integrals of the gradient along a path of pictures: fixed rules and an adaptive one, each with its own error."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,8 +16,12 @@ from seewhy.target import Target
 
 RULES = ("adaptive", "right", "left", "midpoint", "trapezoid", "gauss_legendre")
 PANELS = 8  # of the adaptive rule; its memory is two maps a panel, whatever the number of rows
-FIRST_INTERVALS = 8  # per panel: 65 rows to begin with
-LEAST_ROWS = PANELS * FIRST_INTERVALS + 1
+FIRST_INTERVALS = 4  # per panel: 33 rows to begin with, and at least a panel's 4 more: a first look may be a lucky one
+LEAST_ROWS = 2 * PANELS * FIRST_INTERVALS + 1  # to look twice, wherever that is needed
+# Of a jump of height J anywhere between two nodes that are 2 h apart, a trapezoid sum with steps of h misses up to J h / 2,
+# evenly: J h / sqrt(12) in the root mean square. It differs by J h / 2 from the sum with steps of 2 h. The gradient of a
+# ReLU network along a path is made of such jumps; where a gradient is smooth, a third of the difference is missed.
+ERROR_OF_TRAPEZOID = 1 / math.sqrt(3)
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Integral:
 
     shares: Tensor  # (g, C, *axes): the integral of dS/dx * dx/da
     coarse: Tensor  # the same from every second node
+    error: float  # of `shares`, as a share of their distance to `coarse`; 1 where nothing better is known
     change: Tensor  # S(end) - S(start), (g,)
     gradient_norm: Tensor  # mean L2 norm of dS/dx over the nodes, (g,)
     gradient_rows: Tensor
@@ -80,7 +86,7 @@ def maps_of(integrals: Sequence[Integral], tolerance: Tolerance, channels: str) 
     shares, change = mean([i.shares for i in integrals]), mean([i.change for i in integrals])
     raw = reduce_channels(shares, channels)
     complete = completeness(shares, change)
-    error = relative_l1(raw, reduce_channels(mean([i.coarse for i in integrals]), channels))
+    error = first.error * relative_l1(raw, reduce_channels(mean([i.coarse for i in integrals]), channels))
     evidence = {
         **complete,
         "path_error": error,
@@ -158,7 +164,8 @@ def _fixed(path: Path, question: Target, rows: Tensor, rule: str, steps: int) ->
     model.in_batches(len(nodes) * g, path.start.shape[1:], run)
     count = torch.full((g,), len(nodes), device=device)
     change, twice = values - base, torch.full_like(count, 2)
-    return Integral(sums[0], sums[1], change, slopes / len(nodes), count, twice, settled, values, outputs)
+    error = ERROR_OF_TRAPEZOID if rule == "trapezoid" else 1.0
+    return Integral(sums[0], sums[1], error, change, slopes / len(nodes), count, twice, settled, values, outputs)
 
 
 def _adaptive(
@@ -186,7 +193,7 @@ def _adaptive(
     once = torch.ones_like(count)
     fine, coarse = panels.fine.sum(1), panels.coarse.sum(1)
     change, slopes, taken = values - base, panels.slopes / count, panels.intervals.tolist()
-    return Integral(fine, coarse, change, slopes, count, once, settled, values, outputs, taken)
+    return Integral(fine, coarse, ERROR_OF_TRAPEZOID, change, slopes, count, once, settled, values, outputs, taken)
 
 
 class _Panels:
@@ -251,14 +258,14 @@ class _Panels:
             return []
         change, fine, coarse = self.edges[i, -1] - self.edges[i, 0], self.fine[i], self.coarse[i]
         total = reduce_channels(fine.sum(0)[None], channels)
-        error = float(relative_l1(total, reduce_channels(coarse.sum(0)[None], channels)))
+        error = ERROR_OF_TRAPEZOID * float(relative_l1(total, reduce_channels(coarse.sum(0)[None], channels)))
         gap = float(completeness(fine.sum(0)[None], change[None])["completeness_gap_relative"])
         tiny = torch.finfo(torch.float32).tiny
         gaps = (fine.flatten(1).sum(1) - self.edges[i].diff()).abs() / change.abs().clamp_min(tiny)
-        errors = (fine - coarse).abs().flatten(1).sum(1) / fine.sum(0).abs().sum().clamp_min(tiny)
+        errors = (fine - coarse).abs().flatten(1).sum(1) / fine.sum(0).abs().sum().clamp_min(tiny) * ERROR_OF_TRAPEZOID
         badness = torch.maximum(gaps / tolerance.gap, errors / tolerance.path).cpu().numpy()
         chosen, budget = [], tolerance.max_rows - int(self.rows[i])
-        if error > tolerance.path or gap > tolerance.gap:
+        if error > tolerance.path or gap > tolerance.gap or self.rows[i] == PANELS * FIRST_INTERVALS + 1:
             for p in np.argsort(-badness, kind="stable"):
                 if badness[p] >= badness.max() / 2 and self.intervals[i, p] <= budget:
                     chosen.append(int(p))
