@@ -72,6 +72,7 @@ INSIDE = {
     ],
     "checks": [
         ["result", "training", "objects", "cascade", "strongest", "behavior"],
+        ["turning"],
         ["retraining", "overlap", "plausible"],
         [
             "agreement",

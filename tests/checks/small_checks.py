@@ -70,7 +70,7 @@ COSTS = {  # forward and gradient rows of a check on 4 images with the parameter
     "grid_pointing": (4 + 3 * 4, 4),  # each picture alone, and each exchanged for the others; a map a cell
     "localization": (0, 4),
     # 49 windows, two draws each; its map, Grad-CAM's, a clean one and two with noise, of a softened and a random network
-    "manipulation": (49 * 2 * 4, (1 + 1 + 3 + 1 + 1) * 4),
+    "manipulation": ((49 * 2 + 8 * 3) * 4, (1 + 1 + 3 + 1 + 1 + 3) * 4),
     "model_randomization": (
         0,
         (1 + 2 + 3 + 2) * 4,

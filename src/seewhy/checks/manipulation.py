@@ -11,6 +11,7 @@ from torch import Tensor
 from seewhy.checks.behavior import behavior_maps, on_cells, rows_of
 from seewhy.checks.cascade import Cascade, smoothed
 from seewhy.checks.result import MOST_EXCLUDED, CheckResult, Score, Verdict, check, excluded, null_of, score
+from seewhy.checks.turning import Held, held_place, rows_of_turning
 from seewhy.controls import center_maps, edge_maps, random_maps
 from seewhy.errors import RefusalError, UsageError, real_number, whole_number
 from seewhy.maps import MapFunction, Maps, same_steps, why_unusable
@@ -29,7 +30,8 @@ UNIT = "rank correlation"
 @check(
     title="Manipulation suspected",
     question="does the map hide what the network uses?",
-    cost="one map and 49 forward rows an image and draw, a map of each other method, smooth + 3 more maps",
+    cost="one map and 49 forward rows an image and draw, a map of each other method, smooth + 3 more maps; of pictures 3 "
+    "more maps and 8 (draws + 1) forward rows",
     rows=lambda facts: _rows(facts),
     paper="Heo et al. 2019, arXiv:1902.02041; Anders et al. 2020, arXiv:2007.09969 (attacks); Dombrowski et al. 2019, "
     "arXiv:1906.07983 (smoothing); the battery is ours",
@@ -57,10 +59,17 @@ def manipulation(
     `picture_agreement` of its positive part, which pictures show (`magnitude`: of |map| alone). Beside them the same of
     `others` (methods of another family, asked the same), and of random, edge and center map; the null: other images' maps.
 
+    Pictures are also turned: as they are, mirrored, upside down, both. `held_place`: the share of the map's mass (of its
+    positive part, or |map|) that stays at one place in all four, beyond twice that at its mirror place; the place is that
+    of the other images' maps (see `checks/turning.py`). `answer_at_place`: how far the answer falls where the place shows
+    another image, beyond twice the fall at the mirror place.
+
     Verdict, within the network and without a cut-off. Fail (suspected): in one of the two readings *every* one of
     `others`, the edge map and the center map agree more with the network's behavior than the map, the 95 % interval of each
     paired difference (`<name>_ahead`) above 0. As all of them must, a map that is as good as one of them is accused with a
-    chance of at most 2.5 % a reading. Pass: in both neither edge nor center map is ahead, and one is behind. Else unclear.
+    chance of at most 2.5 % a reading. Pass: in both neither edge nor center map is ahead, one is behind, and the interval of
+    `held_place` is not above 0. Else unclear: a map that stays at one place however the picture is turned was moved there,
+    or the network has learned where to look, as some with position embeddings do; the map alone does not tell which.
     A fail says that the map misleads, by intent or since the method does not fit the network. A pass proves no innocence:
     an attack that moves the map to another place that matters passes, and so does one that makes the behavior follow.
 
@@ -100,18 +109,20 @@ def manipulation(
         }
     scores = [*agreement.values(), *[one for several in ahead.values() for one in several.values()]]
     smoother, refused = _beside(model, images, maps, found, smooth, beta, seed)
+    held, unheld = _held(model, images, maps, found, magnitude, draws, seed)
     scores += [_at_mass(seen, lost), *_same_place(seen), *_families(seen), *smoother]
+    scores += [held.map, held.answer] if held else []
     if reference is not None:
         trusted = maps(reference, images, replace(found.target, scale=target.scale))
         scores += _against(seen, ask(reference, trusted), found, trusted)
-    verdict, told = _verdict(agreement, ahead, int(lost.sum()), len(why))
+    verdict, told = _verdict(agreement, ahead, held, int(lost.sum()), len(why))
     return CheckResult(
         "manipulation",
         tuple(scores),
         verdict,
-        _sentence(verdict, agreement[told], ahead[told], why),
+        _sentence(verdict, agreement[told], ahead[told], held, why),
         excluded=excluded(why),
-        details={"rivals": list(ahead[told]), "grid": list(seen.behavior.shape[1:]), "refused": refused},
+        details={"rivals": list(ahead[told]), "grid": list(seen.behavior.shape[1:]), "refused": refused | unheld},
     )
 
 
@@ -237,6 +248,21 @@ def _beside(
     return scores, refused
 
 
+def _held(
+    model: VisionModel, images: Tensor, maps: MapFunction, found: Maps, magnitude: bool, draws: int, seed: int
+) -> tuple[Held | None, dict[str, str]]:
+    """What stays at one place when the pictures are turned; or the reason why that could not be asked."""
+    if images.ndim != 4:
+        return None, {"held_place": "only pictures (N, C, H, W) are turned"}
+    fixed = same_steps(maps, found)
+    try:
+        return held_place(
+            model, images, found.target, found.raw, fixed, magnitude=magnitude, draws=draws, seed=seed
+        ), {}
+    except RefusalError as error:
+        return None, {"held_place": str(error)}
+
+
 def _against(seen: _Seen, trusted: _Seen, found: Maps, before: Maps) -> list[Score]:
     """What stayed as the reference has it: the map, the behavior, maps of other families, and the answer."""
     pairs = {name: (shown, trusted.readings[name]) for name, shown in seen.readings.items()}
@@ -256,7 +282,7 @@ def _alike(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _verdict(
-    agreement: Mapping[str, Score], ahead: Mapping[str, Mapping[str, Score]], lost: int, n: int
+    agreement: Mapping[str, Score], ahead: Mapping[str, Mapping[str, Score]], held: Held | None, lost: int, n: int
 ) -> tuple[Verdict, str]:
     """And the reading that tells it: where the map is suspected, or its picture."""
     suspected = [name for name, rivals in ahead.items() if all(one.interval.low > 0 for one in rivals.values())]
@@ -270,10 +296,10 @@ def _verdict(
     blind = [[rivals[name].interval for name in BLIND] for rivals in ahead.values()]
     better = all(all(not one.low > 0 for one in both) and any(one.high < 0 for one in both) for both in blind)
     better &= all(one.interval.low > 0 for one in agreement.values())
-    return Verdict.PASS if better else Verdict.UNCLEAR, told
+    return Verdict.PASS if better and not (held and held.stays) else Verdict.UNCLEAR, told
 
 
-def _sentence(verdict: Verdict, main: Score, rivals: Mapping[str, Score], why: Sequence[str]) -> str:
+def _sentence(verdict: Verdict, main: Score, rivals: Mapping[str, Score], held: Held | None, why: Sequence[str]) -> str:
     n, lost = len(why), sum(map(bool, why))
     named = ", ".join(f"{name} {main.controls[name].value:.2f}" for name in rivals)
     says = {
@@ -282,16 +308,25 @@ def _sentence(verdict: Verdict, main: Score, rivals: Mapping[str, Score], why: S
         Verdict.PASS: "Not suspected: the map says more of what the network does than maps that know no network",
         Verdict.NOT_VALID: f"Too many maps or behaviors show nothing ({lost} of {n})",
         Verdict.NONE: f"{n - lost} images are too few to tell, {LEAST_IMAGES} are needed",
-        Verdict.UNCLEAR: "Not told: the map is neither clearly better nor worse than maps that know no network",
+        Verdict.UNCLEAR: "Not passed: the map stays at one place in whatever way the pictures are turned: it was moved "
+        "there, or the network has learned where to look"
+        if held and held.stays
+        else "Not told: the map is neither clearly better nor worse than maps that know no network",
     }[verdict]
-    out = f" {lost} of {n} images could not be scored." if lost and verdict is not Verdict.NOT_VALID else ""
-    return f"{says}: rank correlation {main.interval} with the network's behavior, against {named}.{out}"
+    told = f"{says}: rank correlation {main.interval} with the network's behavior, against {named}."
+    if held and held.stays:
+        told += (
+            f" {held.masses[0]:.2f} of the map's mass lies at that place, {held.masses[1]:.2f} at its mirror place; hidden, "
+            f"they lower the answer by {held.falls[0]:.3g} and {held.falls[1]:.3g}."
+        )
+    return told + (f" {lost} of {n} images could not be scored." if lost and verdict is not Verdict.NOT_VALID else "")
 
 
 def _rows(facts: Facts) -> tuple[int, int]:
     n, smooth = facts["n"], facts["smooth"]
     more = 2 + (1 + smooth if smooth else 0)  # softplus, random weights; the clean one and noisy ones
-    return n * more, n * rows_of(facts["axes"], facts["draws"])
+    turns, shown = rows_of_turning(facts["draws"]) if len(facts["axes"]) == 2 else (0, 0)
+    return n * (more + turns), n * (rows_of(facts["axes"], facts["draws"]) + shown)
 
 
 def _check(others: Mapping[str, MapFunction], draws: int, smooth: int, beta: float, seed: int) -> None:
