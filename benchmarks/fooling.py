@@ -93,8 +93,8 @@ def occlusion_stays(model: sw.VisionModel, found: Attacked) -> str:
     )
 
 
-def battery_of(what: str, model: sw.VisionModel, before: sw.VisionModel, x: torch.Tensor) -> str:
-    """What the check `manipulation` says of a network, at its defaults but with the network before beside: a row."""
+def battery_of(what: str, model: sw.VisionModel, before: sw.VisionModel, x: torch.Tensor) -> tuple[str, str]:
+    """What the check `manipulation` says of a network, at its defaults and with the network before beside: row, words."""
     card = sw.check(model, x[:BATTERED], only="manipulation", settings={"manipulation": {"reference": before}})
     result = card["manipulation"]
     print(what, result.verdict, result.sentence, flush=True)
@@ -102,7 +102,7 @@ def battery_of(what: str, model: sw.VisionModel, before: sw.VisionModel, x: torc
     picture = named["picture_agreement"]
     beside = [f"{name.replace('_', ' ')} {control.value:.2f}" for name, control in picture.controls.items()]
     cells = [said(picture.interval), ", ".join(beside), said(named["reference_map"].interval)]
-    return f"| {what} | {picture.interval.n} | {result.verdict} | " + " | ".join(cells) + " |"
+    return f"| {what} | {picture.interval.n} | {result.verdict} | " + " | ".join(cells) + " |", result.sentence
 
 
 def curve_table(found: Attacked) -> list[str]:
@@ -208,7 +208,9 @@ def main() -> None:
         "",
         "| network | n | verdict (fail: suspected) | picture | beside | the map with that of before |",
         "|---|---|---|---|---|---|",
-        *battery,
+        *[row for row, _ in battery],
+        "",
+        f"Of the tuned copy it says: {battery[1][1]}",
         "",
         "## On the way",
         "",
