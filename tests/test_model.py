@@ -229,7 +229,7 @@ def test_an_unsaid_batch_size_is_timed_once():
     assert seen[:3] == [1, 1, 2]  # one row in each memory format, and beside another
     seen = seen[3:]
     timing, chosen = seen[:4], seen[4]
-    assert timing == [4, 4, 8, 16]
+    assert timing == [16, 16, 8, 4]
     assert chosen in (4, 8, 16)
     assert len(seen) == 4 + 2 * -(-40 // chosen)
     assert model.forward_rows == 80
