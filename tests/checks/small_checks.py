@@ -69,8 +69,9 @@ COSTS = {  # forward and gradient rows of a check on 4 images with the parameter
     "faithfulness": ((1 + 2 * (3 * 5 + 1) + 2 * 2 * 3) * 4, 4),
     "grid_pointing": (4 + 3 * 4, 4),  # each picture alone, and each exchanged for the others; a map a cell
     "localization": (0, 4),
-    # 49 windows, two draws each; its map, Grad-CAM's, a clean one and two with noise, of a softened and a random network
-    "manipulation": ((49 * 2 + 8 * 3) * 4, (1 + 1 + 3 + 1 + 1 + 3) * 4),
+    # 49 windows, two draws each, and four turns: as they are, a place and its mirror hidden, two draws each;
+    # its map, Grad-CAM's, a clean one and two with noise, of a softened and a random network, of three turns
+    "manipulation": ((49 * 2 + 4 * 5) * 4, (1 + 1 + 3 + 1 + 1 + 3) * 4),
     "model_randomization": (
         0,
         (1 + 2 + 3 + 2) * 4,

@@ -43,27 +43,30 @@ def behavior_maps(model: VisionModel, images: Tensor, target: Target, draws: int
     n, axes = len(images), tuple(images.shape[2:])
     images = images.to(model.device)
     windows = _windows(grid_of(axes)).to(model.device)
-    places = [
-        torch.arange(axis, device=model.device) * cells // axis
-        for axis, cells in zip(axes, windows.shape[1:], strict=True)
-    ]
-    generator = torch.Generator().manual_seed(seed)
-    ahead = torch.randint(1, n, (draws, n), generator=generator).to(
-        model.device
-    )  # the other image, never the image itself
+    others = other_images(n, draws, seed).to(model.device)
 
     def run(part: slice) -> Tensor:
         rows = torch.arange(part.start, part.stop, device=model.device)
         image, window, draw = rows % n, rows // n % len(windows), rows // n // len(windows)
-        hidden = windows[window]
-        for axis, place in enumerate(places, 1):
-            hidden = hidden.index_select(axis, place)
-        other = images[(image + ahead[draw, image]) % n]
+        hidden, other = on_pixels(windows[window], axes), images[others[draw, image]]
         return model.answer(torch.where(hidden.unsqueeze(1), other, images[image]), target, image).values.double()
 
     said = torch.cat(model.in_batches(n * len(windows) * draws, images.shape[1:], run)).view(draws, len(windows), n)
     held = windows.flatten(1).to(said)
     return -(said.mean(0).T @ held / held.sum(0)).view(n, *windows.shape[1:]).cpu()
+
+
+def other_images(n: int, draws: int, seed: int) -> Tensor:
+    """For each of n images another one of them, never the image itself, once a draw: (draws, n) indices."""
+    ahead = torch.randint(1, n, (draws, n), generator=torch.Generator().manual_seed(seed))
+    return (torch.arange(n) + ahead) % n
+
+
+def on_pixels(cells: Tensor, axes: Sequence[int]) -> Tensor:
+    """What each cell says (N, *grid), said to each pixel of images with these axes: (N, *axes)."""
+    for dim, axis in enumerate(axes, 1):
+        cells = cells.index_select(dim, torch.arange(axis, device=cells.device) * cells.shape[dim] // axis)
+    return cells
 
 
 def on_cells(raw: Tensor, axes: Sequence[int]) -> Tensor:

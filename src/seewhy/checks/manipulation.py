@@ -31,7 +31,7 @@ UNIT = "rank correlation"
     title="Manipulation suspected",
     question="does the map hide what the network uses?",
     cost="one map and 49 forward rows an image and draw, a map of each other method, smooth + 3 more maps; of pictures 3 "
-    "more maps and 8 (draws + 1) forward rows",
+    "more maps and 4 (2 draws + 1) forward rows",
     rows=lambda facts: _rows(facts),
     paper="Heo et al. 2019, arXiv:1902.02041; Anders et al. 2020, arXiv:2007.09969 (attacks); Dombrowski et al. 2019, "
     "arXiv:1906.07983 (smoothing); the battery is ours",
@@ -308,8 +308,8 @@ def _sentence(verdict: Verdict, main: Score, rivals: Mapping[str, Score], held: 
         Verdict.PASS: "Not suspected: the map says more of what the network does than maps that know no network",
         Verdict.NOT_VALID: f"Too many maps or behaviors show nothing ({lost} of {n})",
         Verdict.NONE: f"{n - lost} images are too few to tell, {LEAST_IMAGES} are needed",
-        Verdict.UNCLEAR: "Not passed: the map stays at one place in whatever way the pictures are turned: it was moved "
-        "there, or the network has learned where to look"
+        Verdict.UNCLEAR: "Not passed, as some of the map stays at one place however the pictures are turned (it was moved "
+        "there, or the network has learned where to look)"
         if held and held.stays
         else "Not told: the map is neither clearly better nor worse than maps that know no network",
     }[verdict]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from seewhy.checks.behavior import grid_of, on_cells
+from seewhy.checks.behavior import on_cells, on_pixels, other_images
 from seewhy.checks.result import Score, score
 from seewhy.controls import edge_maps
 from seewhy.maps import MapFunction
@@ -33,7 +33,7 @@ class Held:
 
 def rows_of_turning(draws: int) -> tuple[int, int]:
     """Maps and forward rows an image that `held_place` costs."""
-    return len(TURNS) - 1, 2 * len(TURNS) * (1 + draws)
+    return len(TURNS) - 1, len(TURNS) * (1 + 2 * draws)
 
 
 def held_place(
@@ -103,21 +103,18 @@ def _falls(
 
     shown: the turns of the pictures (T, N, C, H, W). The mean over turns and draws, float64, on the CPU.
     """
-    (turns, n), axes = shown.shape[:2], shown.shape[3:]
-    rows, columns = (torch.arange(axis) * side // axis for axis, side in zip(axes, grid_of(axes), strict=True))
-    hidden = (places > 0)[:, :, rows][..., columns].to(shown.device)
-    ahead = torch.randint(1, n, (draws, n), generator=torch.Generator().manual_seed(seed)).to(shown.device)
+    (turns, n), runs = shown.shape[:2], 1 + 2 * draws  # the first run hides nothing
+    axes = shown.shape[3:]
+    hidden = on_pixels((places > 0).flatten(0, 1), axes).view(2, n, *axes).to(shown.device)
+    others = other_images(n, draws, seed).to(shown.device)
 
     def run(part: slice) -> Tensor:
         row = torch.arange(part.start, part.stop, device=shown.device)
-        image, turn, draw = row % n, row // n % turns, row // (n * turns) // 2 - 1
-        hide = hidden[row // (n * turns) % 2, image] & (draw >= 0).view(-1, 1, 1)
-        other = shown[turn, (image + ahead[draw, image]) % n]
+        image, turn, which = row % n, row // n % turns, row // (n * turns) - 1
+        hide = hidden[which % 2, image] & (which >= 0).view(-1, 1, 1)
+        other = shown[turn, others[which // 2, image]]
         return model.answer(torch.where(hide[:, None], other, shown[turn, image]), target, image).values.double().cpu()
 
-    # the first two runs hide nothing
-    said = torch.cat(model.in_batches(n * turns * 2 * (1 + draws), tuple(shown.shape[2:]), run)).view(
-        1 + draws, 2, turns, n
-    )
-    falls = said[0].mean((0, 1)) - said[1:].mean((0, 2))
-    return falls[0], falls[1]
+    said = torch.cat(model.in_batches(runs * turns * n, tuple(shown.shape[2:]), run)).view(runs, turns, n)
+    at, beside = said[0].mean(0) - said[1:].view(draws, 2, turns, n).mean((0, 2))
+    return at, beside
